@@ -1,0 +1,240 @@
+"""The values that walk between the rooms: source table, projection, extent, plan, slice, shipped file.
+
+All frozen. Instants are integers in microseconds since the epoch, UTC; hashes are ClickHouse UInt64.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from enum import StrEnum
+
+from include.offload.windows import Span
+
+PartitionValue = int | str | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceColumn:
+    """A column of the source as ClickHouse describes it. `position` starts at 1."""
+
+    name: str
+    type: str
+    position: int
+    default_kind: str = ""
+    ttl: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTable:
+    """What ClickHouse says of a table. `identity`: the ZooKeeper path of a replicated table, else its UUID."""
+
+    database: str
+    table: str
+    engine: str
+    identity: str
+    columns: tuple[SourceColumn, ...]
+    sorting_key: tuple[str, ...]
+    partition_key: str
+    ttl: str | None
+    """The table's TTL clause as ClickHouse prints it, None when it has none."""
+    ttl_group_by: bool = False
+    do_not_merge_across_partitions_select_final: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectedColumn:
+    """One column of the lake. `expr`: the ClickHouse SQL that yields it, identifiers quoted.
+
+    `iceberg_type`: as PyIceberg prints it, e.g. `decimal(18, 8)`, `timestamptz`, `list<string>`.
+    """
+
+    name: str
+    source_type: str
+    expr: str
+    iceberg_type: str
+    required: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """The columns in lake order, and how ClickHouse hashes a row of them."""
+
+    columns: tuple[ProjectedColumn, ...]
+    fingerprint: str
+    """Hex digest over names, expressions and types: hashes compare only under one fingerprint (rule 10)."""
+
+    @property
+    def hash_sql(self) -> str:
+        """The UInt64 hash of one projected row. The tuple matters: a bare NULL would swallow the hash."""
+        return f"cityHash64(tuple({', '.join(c.expr for c in self.columns)}))"
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionColumn:
+    """One field of the Iceberg partition spec and the ClickHouse SQL of its transform's result."""
+
+    source: str
+    transform: str
+    name: str
+    expr: str
+    """Yields Int64, String, Bool or NULL: the value that Iceberg's metadata holds (day: days since 1970)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """Rows of one window in one Iceberg partition, as counted and hashed by ClickHouse."""
+
+    window: int
+    partition: tuple[PartitionValue, ...]
+    rows: int
+    hash: int
+    first_expiry_us: int | None = None
+    """When ClickHouse may delete the first of these rows or zero one of their columns; None: never."""
+
+
+@dataclass(frozen=True, slots=True)
+class WindowState:
+    """A window's content: rows and the sum (mod 2**64) of its row hashes."""
+
+    window: int
+    rows: int
+    hash: int
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """What ClickHouse holds in `spans`, seen at `now_us` (ClickHouse's clock) on the pinned replica."""
+
+    now_us: int
+    replica: str
+    spans: tuple[Span, ...]
+    cells: tuple[Cell, ...]
+    min_cursor_us: int | None
+    max_cursor_us: int | None
+    max_sequence: int | None
+    rows_total: int
+    rows_before_start: int
+    rows_in_future: int
+
+    def windows(self) -> dict[int, WindowState]:
+        """The cells summed per window."""
+        out: dict[int, WindowState] = {}
+        for c in self.cells:
+            was = out.get(c.window, WindowState(c.window, 0, 0))
+            out[c.window] = WindowState(c.window, was.rows + c.rows, (was.hash + c.hash) % 2**64)
+        return out
+
+
+class Action(StrEnum):
+    APPEND = "append"
+    REPLACE = "replace"
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedWindow:
+    """A window that a plan ships: what ClickHouse held when planned, and what the ledger held before."""
+
+    window: int
+    action: Action
+    rows: int
+    hash: int
+    ledger_rows: int | None = None
+    first_expiry_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """One query, one Parquet file: spans of cursor time inside one Iceberg partition."""
+
+    number: int
+    partition: tuple[PartitionValue, ...]
+    spans: tuple[Span, ...]
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The Iceberg table as it was frozen into the plan; `uuid` None: it did not exist yet."""
+
+    namespace: str
+    table: str
+    uuid: str | None
+    schema_id: int | None
+    partition_spec_id: int | None
+
+    @property
+    def identifier(self) -> tuple[str, str]:
+        return (self.namespace, self.table)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The windows that one run will append or replace: immutable once the ledger holds it (rule 8)."""
+
+    plan_id: uuid.UUID
+    pipeline: uuid.UUID
+    table: str
+    """The identity `db.table` of the spec."""
+    run_id: str
+    generation: int
+    predecessor: uuid.UUID | None
+    source_identity: str
+    replica: str
+    target: Target
+    projection: Projection
+    partition: tuple[PartitionColumn, ...]
+    sort: tuple[str, ...]
+    """ClickHouse `ORDER BY` items for each slice, empty for none."""
+    cursor: str
+    cursor_type: str
+    width_us: int
+    scanned: tuple[Span, ...]
+    """What was looked at: after a commit, windows in it without rows count as verified empty."""
+    windows: tuple[PlannedWindow, ...]
+    slices: tuple[Slice, ...]
+    watermark_before: int | None
+    watermark_after: int
+    max_sequence: int | None
+    spec_json: str
+    """The validated spec, so that the job ships what was planned, not what the file says by now."""
+    created_us: int
+
+    @property
+    def touches_lake(self) -> bool:
+        return bool(self.windows)
+
+    @property
+    def rows(self) -> int:
+        return sum(w.rows for w in self.windows)
+
+
+@dataclass(frozen=True, slots=True)
+class ShippedFile:
+    """What one task did: a Parquet file in the store, and what it counted while writing it."""
+
+    slice_number: int
+    path: str
+    bytes: int
+    rows: int
+    windows: tuple[WindowState, ...]
+    seconds: float
+    statistics: bytes
+    """Pickled `pyiceberg` DataFileStatistics plus partition, opaque to everyone but the commit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a job reports, and what the ledger keeps of an attempt before it commits."""
+
+    plan_id: uuid.UUID
+    status: str
+    """`committed`, `already-committed` or `nothing`."""
+    snapshot_id: int | None
+    rows: int
+    files: int
+    bytes: int
+    windows: tuple[WindowState, ...]
+    pending: tuple[int, ...]
+    watermark: int
+    seconds: float

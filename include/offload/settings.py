@@ -1,0 +1,82 @@
+"""Where the servers are: one settings object for Airflow tasks, the Spark job and the command line.
+
+Order of precedence: keyword, environment (`OFFLOAD_*`), the 0600 file named by `OFFLOAD_SECRETS_FILE`
+(dotenv format, how a Spark job gets its secrets), then one file a setting in `$OFFLOAD_HOME/secrets/`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from include.offload.errors import SETTING_MISSING, OffloadError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def home() -> Path:
+    """The state directory of this installation: `OFFLOAD_HOME`, else `.run/` beside the code."""
+    return Path(os.environ.get("OFFLOAD_HOME") or ROOT / ".run").resolve()
+
+
+class Settings(BaseSettings):
+    """Connections and limits. Secret parts never show in `repr` or logs.
+
+    clickhouse_uri: `http[s]://user:password@host:port/` or several, comma-separated, one a replica.
+    ledger_uri: `postgresql://user:password@host:port/offload`.
+    catalog: the name of the catalog in PyIceberg's own configuration (`.pyiceberg.yaml`, found through
+    `PYICEBERG_HOME`, which defaults to the secrets directory).
+    """
+
+    model_config = SettingsConfigDict(env_prefix="OFFLOAD_", extra="ignore", frozen=True)
+
+    clickhouse_uri: SecretStr | None = None
+    ledger_uri: SecretStr | None = None
+    catalog: str = "lake"
+    statsd_host: str = "127.0.0.1"
+    statsd_port: int | None = None
+    tables: Path = ROOT / "dags" / "tables"
+    env: str | None = Field(default=None, description="name of the spec overlay")
+    job_timeout_s: int = Field(default=3600, ge=60, description="the longest an offload job may run, seconds")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, dotenv_settings, file_secret_settings
+
+    def clickhouse_uris(self) -> tuple[str, ...]:
+        """One URI a replica. Raises OFL-102 when none is configured."""
+        return tuple(u.strip() for u in self._require("clickhouse_uri").split(",") if u.strip())
+
+    def ledger(self) -> str:
+        """The ledger's URI. Raises OFL-102 when it is not configured."""
+        return self._require("ledger_uri")
+
+    def _require(self, name: str) -> str:
+        value = getattr(self, name)
+        if value is None:
+            raise OffloadError(
+                SETTING_MISSING,
+                f"neither OFFLOAD_{name.upper()} nor {home() / 'secrets' / name} is set",
+            )
+        return str(value.get_secret_value())
+
+
+def load(**overrides: object) -> Settings:
+    """The settings of this process, and PyIceberg pointed at the same secrets directory."""
+    secrets = home() / "secrets"
+    os.environ.setdefault("PYICEBERG_HOME", str(secrets))
+    return Settings(
+        _env_file=os.environ.get("OFFLOAD_SECRETS_FILE"),
+        _secrets_dir=secrets if secrets.is_dir() else None,
+        **overrides,  # type: ignore[arg-type]
+    )
