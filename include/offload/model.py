@@ -8,10 +8,16 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from include.offload.windows import Span
 
 PartitionValue = int | str | bool | None
+
+
+def earliest(*instants: int | None) -> int | None:
+    """The smallest of the given instants, None (never) counting as the end of time."""
+    return min((i for i in instants if i is not None), default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,17 +95,28 @@ class Cell:
     partition: tuple[PartitionValue, ...]
     rows: int
     hash: int
-    first_expiry_us: int | None = None
+    expiry_us: int | None = None
     """When ClickHouse may delete the first of these rows or zero one of their columns; None: never."""
 
 
 @dataclass(frozen=True, slots=True)
 class WindowState:
-    """A window's content: rows and the sum (mod 2**64) of its row hashes."""
+    """A window's content: rows and the sum (mod 2**64) of its row hashes, and its first expiry, µs UTC."""
 
     window: int
     rows: int
     hash: int
+    expiry_us: int | None = None
+
+    def __add__(self, other: WindowState) -> WindowState:
+        if other.window != self.window:
+            raise ValueError(f"windows {self.window} and {other.window} do not add up")
+        return WindowState(
+            self.window,
+            self.rows + other.rows,
+            (self.hash + other.hash) % 2**64,
+            earliest(self.expiry_us, other.expiry_us),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +127,6 @@ class Extent:
     replica: str
     spans: tuple[Span, ...]
     cells: tuple[Cell, ...]
-    min_cursor_us: int | None
-    max_cursor_us: int | None
     max_sequence: int | None
     rows_total: int
     rows_before_start: int
@@ -121,8 +136,9 @@ class Extent:
         """The cells summed per window."""
         out: dict[int, WindowState] = {}
         for c in self.cells:
-            was = out.get(c.window, WindowState(c.window, 0, 0))
-            out[c.window] = WindowState(c.window, was.rows + c.rows, (was.hash + c.hash) % 2**64)
+            out[c.window] = out.get(c.window, WindowState(c.window, 0, 0)) + WindowState(
+                c.window, c.rows, c.hash, c.expiry_us
+            )
         return out
 
 
@@ -133,14 +149,17 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PlannedWindow:
-    """A window that a plan ships: what ClickHouse held when planned, and what the ledger held before."""
+    """A window that a plan ships: what ClickHouse held when planned, and what the ledger held before.
+
+    `expiry_us`: the earliest of the expiries of its rows now and of the rows shipped before, None: never.
+    """
 
     window: int
     action: Action
     rows: int
     hash: int
     ledger_rows: int | None = None
-    first_expiry_us: int | None = None
+    expiry_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +200,7 @@ class Plan:
     predecessor: uuid.UUID | None
     source_identity: str
     replica: str
+    """`host:port` that was looked at; the job reads from the same (rule 11)."""
     target: Target
     projection: Projection
     partition: tuple[PartitionColumn, ...]
@@ -189,12 +209,16 @@ class Plan:
     cursor: str
     cursor_type: str
     width_us: int
-    scanned: tuple[Span, ...]
-    """What was looked at: after a commit, windows in it without rows count as verified empty."""
+    append: tuple[Span, ...]
+    """Settled cursor time that the ledger does not know yet. Windows in it without rows were seen empty."""
+    scan: Span
+    """All that was looked at; clearing the run looks at it again."""
     windows: tuple[PlannedWindow, ...]
     slices: tuple[Slice, ...]
+    origin_us: int
+    """Where the table's accounting begins; the watermark counts gaplessly from here."""
     watermark_before: int | None
-    watermark_after: int
+    watermark_after: int | None
     max_sequence: int | None
     spec_json: str
     """The validated spec, so that the job ships what was planned, not what the file says by now."""
@@ -219,8 +243,9 @@ class ShippedFile:
     rows: int
     windows: tuple[WindowState, ...]
     seconds: float
-    statistics: bytes
-    """Pickled `pyiceberg` DataFileStatistics plus partition, opaque to everyone but the commit."""
+    partition: tuple[PartitionValue, ...]
+    statistics: dict[str, Any]
+    """Keyword arguments of PyIceberg's DataFile: column sizes, counts and bounds by field id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +260,8 @@ class Outcome:
     files: int
     bytes: int
     windows: tuple[WindowState, ...]
+    """What was shipped per window, as counted while it was written."""
     pending: tuple[int, ...]
-    watermark: int
+    """Windows that changed while they were read: left for the next run."""
+    watermark: int | None
     seconds: float

@@ -1,0 +1,127 @@
+"""Planning: which windows to append, which to replace, which to leave alone, and why. Pure.
+
+The rules are PROTOCOL.md's 6 to 10, 18 and 19.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from include.offload.model import Action, Extent, PlannedWindow, WindowState, earliest
+from include.offload.windows import Grid, Span, from_us
+
+
+class Leave(StrEnum):
+    """Why a window that differs, or may differ, is left as it is."""
+
+    SHRUNK = "shrunk"
+    EXPIRING = "expiring"
+    UNKNOWN = "unknown-fingerprint"
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerWindow:
+    """A shipped window as the ledger knows it."""
+
+    state: WindowState
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A window that planning looked at and did not touch, with the reason that an operator reads."""
+
+    window: int
+    reason: Leave
+    rows: int
+    ledger_rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What planning needs of the spec. Durations and instants in µs.
+
+    safe_until_us: a window is replaced only when every expiry of it is later than this (now + job time-out +
+    margin, rule 18); None: its TTL can't be read, so nothing is replaced.
+    """
+
+    grid: Grid
+    fingerprint: str
+    follow_deletes: bool
+    safe_until_us: int | None
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The windows to ship and those left alone."""
+
+    windows: tuple[PlannedWindow, ...] = ()
+    left: tuple[Left, ...] = field(default=())
+
+
+def decide(
+    extent: Extent,
+    append: Sequence[Span],
+    ledger: Mapping[int, LedgerWindow],
+    empty: Sequence[Span],
+    rules: Rules,
+) -> Decision:
+    """Compare what ClickHouse holds with what the ledger says was shipped.
+
+    append: settled time that the ledger does not know. ledger: shipped windows inside the extent's spans.
+    empty: time that was verified empty earlier; rows that appear there are late.
+    """
+    now = extent.windows()
+    ship: list[PlannedWindow] = []
+    left: list[Left] = []
+    nothing = LedgerWindow(WindowState(0, 0, 0), rules.fingerprint)
+    for number in sorted(now.keys() | ledger.keys()):
+        span = rules.grid.span(number)
+        state = now.get(number, WindowState(number, 0, 0))
+        if any(a.lo <= span.lo and span.hi <= a.hi for a in append):
+            ship.append(PlannedWindow(number, Action.APPEND, state.rows, state.hash, None, state.expiry_us))
+            continue
+        if number not in ledger and not any(e.overlaps(span) for e in empty):
+            continue
+        known = ledger.get(number, nothing)
+        verdict = _judge(state, known, rules)
+        if verdict is None:
+            continue
+        expiry = earliest(state.expiry_us, known.state.expiry_us)
+        if isinstance(verdict, Leave):
+            left.append(Left(number, verdict, state.rows, known.state.rows))
+        else:
+            ship.append(PlannedWindow(number, verdict, state.rows, state.hash, known.state.rows, expiry))
+    return Decision(tuple(ship), tuple(left))
+
+
+def _judge(state: WindowState, known: LedgerWindow, rules: Rules) -> Action | Leave | None:
+    same_rows = state.rows == known.state.rows
+    comparable = known.fingerprint == rules.fingerprint
+    if same_rows and not rules.force and (not comparable or state.hash == known.state.hash):
+        return Leave.UNKNOWN if not comparable else None
+    if rules.safe_until_us is None:
+        return Leave.EXPIRING
+    expiry = earliest(state.expiry_us, known.state.expiry_us)
+    if expiry is not None and expiry <= rules.safe_until_us:
+        return Leave.EXPIRING
+    if state.rows < known.state.rows and not rules.follow_deletes:
+        return Leave.SHRUNK
+    return Action.REPLACE
+
+
+def describe_left(left: Sequence[Left], grid: Grid) -> list[str]:
+    """One line a reason, with how many windows, rows and the oldest."""
+    lines = []
+    for reason in Leave:
+        group = [x for x in left if x.reason is reason]
+        if group:
+            oldest = from_us(grid.span(min(x.window for x in group)).lo)
+            lines.append(
+                f"{len(group)} windows left alone ({reason}): source {sum(x.rows for x in group)} rows,"
+                f" lake {sum(x.ledger_rows for x in group)}, oldest {oldest:%Y-%m-%dT%H:%M:%SZ}"
+            )
+    return lines

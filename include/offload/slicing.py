@@ -1,0 +1,64 @@
+"""Slices: cut a plan into queries, each of one Iceberg partition, each one Parquet file. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from include.offload.model import Action, Cell, PartitionValue, PlannedWindow, Slice
+from include.offload.windows import Grid, Span, merge
+
+MIN_ROWS = 250_000
+"""Below this a slice is not cut further for parallelism: a query and a file cost more than they save."""
+
+
+def rows_per_slice(total_rows: int, *, max_rows: int, max_bytes: int, bytes_per_row: float, concurrency: int) -> int:
+    """How many rows one slice should hold: an even share a task, within the limits of the spec."""
+    share = -(-total_rows // max(1, concurrency))
+    by_bytes = int(max_bytes / bytes_per_row) if bytes_per_row > 0 else max_rows
+    return max(1, min(max_rows, by_bytes, max(share, MIN_ROWS)))
+
+
+def cut(
+    cells: Iterable[Cell], planned: Sequence[PlannedWindow], append: Sequence[Span], grid: Grid, target_rows: int
+) -> tuple[Slice, ...]:
+    """The slices of a plan, numbered from 0.
+
+    A slice covers whole windows. Between two windows that it appends it covers the windows seen empty too, so
+    that a run of them stays one range; it never covers a window that the plan does not ship.
+    """
+    actions = {w.window: w.action for w in planned}
+    by_partition: dict[tuple[PartitionValue, ...], list[Cell]] = defaultdict(list)
+    for cell in cells:
+        if cell.window in actions:
+            by_partition[cell.partition].append(cell)
+    slices: list[Slice] = []
+    for partition in sorted(by_partition, key=repr):
+        group: list[Cell] = []
+        rows = 0
+        for cell in sorted(by_partition[partition], key=lambda c: c.window):
+            if group and rows + cell.rows > target_rows:
+                slices.append(_slice(len(slices), partition, group, actions, append, grid))
+                group, rows = [], 0
+            group.append(cell)
+            rows += cell.rows
+        if group:
+            slices.append(_slice(len(slices), partition, group, actions, append, grid))
+    return tuple(slices)
+
+
+def _slice(
+    number: int,
+    partition: tuple[PartitionValue, ...],
+    group: Sequence[Cell],
+    actions: dict[int, Action],
+    append: Sequence[Span],
+    grid: Grid,
+) -> Slice:
+    spans = [grid.span(c.window) for c in group]
+    appended = [grid.span(c.window) for c in group if actions[c.window] is Action.APPEND]
+    for whole in append:
+        inside = [s for s in appended if whole.lo <= s.lo and s.hi <= whole.hi]
+        if inside:
+            spans.append(Span(inside[0].lo, inside[-1].hi))
+    return Slice(number, partition, merge(spans), sum(c.rows for c in group))

@@ -1,0 +1,153 @@
+"""The one door to ClickHouse: queries and streams, each with an id, a comment and bounded resources.
+
+Built on clickhouse-connect. Failures come out as OFL-2xx, with ClickHouse's own message inside.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import unquote, urlsplit
+
+import clickhouse_connect
+from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalError
+
+from include.offload.errors import (
+    SETTING_MISSING,
+    SOURCE_COLUMN_MISSING,
+    SOURCE_QUERY_FAILED,
+    SOURCE_REFUSED_LOGIN,
+    SOURCE_TABLE_MISSING,
+    SOURCE_UNREACHABLE,
+    ErrorKind,
+    OffloadError,
+)
+
+CONNECT_TIMEOUT_S = 5
+"""How long a dead server may cost a task: bad input fails within seconds."""
+
+# ClickHouse's own numbers: src/Common/ErrorCodes.cpp
+_KINDS: dict[int, ErrorKind] = {
+    16: SOURCE_COLUMN_MISSING,  # NO_SUCH_COLUMN_IN_TABLE
+    47: SOURCE_COLUMN_MISSING,  # UNKNOWN_IDENTIFIER
+    60: SOURCE_TABLE_MISSING,  # UNKNOWN_TABLE
+    81: SOURCE_TABLE_MISSING,  # UNKNOWN_DATABASE
+    192: SOURCE_REFUSED_LOGIN,  # UNKNOWN_USER
+    193: SOURCE_REFUSED_LOGIN,  # WRONG_PASSWORD
+    194: SOURCE_REFUSED_LOGIN,  # REQUIRED_PASSWORD
+    497: SOURCE_REFUSED_LOGIN,  # ACCESS_DENIED
+    516: SOURCE_REFUSED_LOGIN,  # AUTHENTICATION_FAILED
+}
+_CODE = re.compile(r"[Cc]ode:?\s*(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One replica: where it is, and the login for it. `name` is safe to log."""
+
+    host: str
+    port: int
+    secure: bool
+    user: str
+    password: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    def __repr__(self) -> str:
+        return f"Endpoint({self.name})"
+
+
+def parse_uri(uri: str) -> Endpoint:
+    """`http[s]://user:password@host:port/` (or `clickhouse[s]://`). Raises OFL-102 on anything else."""
+    parts = urlsplit(uri)
+    if parts.scheme not in {"http", "https", "clickhouse", "clickhouses"} or not parts.hostname:
+        raise OffloadError(SETTING_MISSING, "the ClickHouse URI must read http[s]://user:password@host:port/")
+    secure = parts.scheme in {"https", "clickhouses"}
+    return Endpoint(
+        host=parts.hostname,
+        port=parts.port or (8443 if secure else 8123),
+        secure=secure,
+        user=unquote(parts.username or "default"),
+        password=unquote(parts.password or ""),
+    )
+
+
+def translate(error: Exception, *, table: str | None, doing: str) -> OffloadError:
+    """The refusal that says what a ClickHouse or network failure means for the user."""
+    text = str(error).strip().replace("\n", " ")
+    found = _CODE.search(text)
+    if found:
+        kind = _KINDS.get(int(found.group(1)), SOURCE_QUERY_FAILED)
+    elif isinstance(error, OperationalError):
+        kind = SOURCE_UNREACHABLE
+    else:
+        kind = SOURCE_QUERY_FAILED
+    return OffloadError(kind, f"{doing}: {text[:800]}", table=table)
+
+
+class Client:
+    """A connection to one replica. Not for use by two threads at once."""
+
+    def __init__(self, endpoint: Endpoint, *, settings: Mapping[str, object], comment: str, table: str | None) -> None:
+        self.endpoint = endpoint
+        self._table = table
+        self._settings = dict(settings)
+        self._comment = comment
+        try:
+            self._client = clickhouse_connect.get_client(
+                host=endpoint.host,
+                port=endpoint.port,
+                username=endpoint.user,
+                password=endpoint.password,
+                interface="https" if endpoint.secure else "http",
+                compress=False,
+                connect_timeout=CONNECT_TIMEOUT_S,
+                autogenerate_session_id=False,
+                query_retries=1,
+            )
+        except ClickHouseError as error:
+            raise translate(error, table=table, doing=f"connecting to {endpoint.name}") from error
+
+    def _per_query(self) -> dict[str, object]:
+        return self._settings | {"query_id": f"offload-{uuid.uuid4()}", "log_comment": self._comment}
+
+    def query(self, sql: str, params: Mapping[str, object] | None = None) -> list[tuple[Any, ...]]:
+        """All rows of a query. Raises OFL-2xx."""
+        try:
+            result = self._client.query(sql, parameters=dict(params or {}), settings=self._per_query())
+        except ClickHouseError as error:
+            raise translate(error, table=self._table, doing="asking ClickHouse") from error
+        return [tuple(row) for row in result.result_rows]
+
+    def command(self, sql: str) -> None:
+        """Run a statement that returns nothing. Raises OFL-2xx."""
+        try:
+            self._client.command(sql, settings=self._per_query())
+        except ClickHouseError as error:
+            raise translate(error, table=self._table, doing="telling ClickHouse") from error
+
+    def stream(self, sql: str, settings: Mapping[str, object]) -> Any:
+        """The raw ArrowStream of a query, a file-like object. Raises OFL-2xx."""
+        try:
+            return self._client.raw_stream(sql, settings=self._per_query() | dict(settings), fmt="ArrowStream")
+        except ClickHouseError as error:
+            raise translate(error, table=self._table, doing="reading from ClickHouse") from error
+
+    def now_us(self) -> int:
+        """ClickHouse's clock: microseconds since the epoch, UTC (rule 6: no other clock counts)."""
+        return int(self.query("SELECT toUnixTimestamp64Micro(now64(6, 'UTC'))")[0][0])
+
+    def close(self) -> None:
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
