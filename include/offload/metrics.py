@@ -1,0 +1,352 @@
+"""What the pipeline says of itself: one registry of metrics, and the emitter that sends them over StatsD.
+
+Every number is a counter, a duration or an instant. Ages, lag and rates are computed later, by recording
+rules: a gauge that holds an age freezes when its sender dies, a timestamp grows old by itself.
+
+Tags travel in the InfluxDB style (`offload_rows_total,table=k2.trades`), `statsd_exporter` turns them into
+labels. Sending never fails a task: UDP to nobody is silent, and an installation without a port says so once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import socket
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from statsd import StatsClient
+
+from include.offload.errors import REGISTRY as ERRORS
+from include.offload.settings import Settings
+
+log = logging.getLogger(__name__)
+
+VERSION = "0.1.0"
+MAX_NAME = 250
+"""Airflow's limit for a metric name with its tags, characters; longer ones are dropped on the way."""
+DATAGRAM_BYTES = 1400
+"""Fits one Ethernet frame, the size the StatsD documentation recommends for a local network."""
+DURATION_BUCKETS = (1, 2, 5, 10, 30, 60, 120, 300, 600, 900, 1800)
+"""Upper bounds in seconds; the mapping file repeats them, a test compares."""
+
+STEPS = ("check_extent", "offload", "update_watermark")
+ACTIONS = ("append", "replace")
+STATUSES = ("success", "failure")
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.\-/+]")
+
+
+class Kind(StrEnum):
+    """What StatsD calls it; a timing becomes a Prometheus histogram in seconds."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    TIMING = "histogram"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric. `labels` beside the value; `zero`: the label values a counter starts with, per table or alone."""
+
+    name: str
+    kind: Kind
+    unit: str
+    meaning: str
+    labels: tuple[str, ...] = ()
+    zero: tuple[Mapping[str, str], ...] = ()
+
+
+REGISTRY: dict[str, Metric] = {
+    m.name: m
+    for m in (
+        # the installation
+        Metric("offload_info", Kind.GAUGE, "1", "Always 1; the label says which version reports", ("version",)),
+        Metric("offload_tables_configured", Kind.GAUGE, "tables", "Table specs that parsed"),
+        Metric(
+            "offload_errors_by_id_total",
+            Kind.COUNTER,
+            "errors",
+            "Failed tries of a task by OFL error id, over all tables",
+            ("error",),
+            tuple({"error": id} for id in (*ERRORS, "unknown")),
+        ),
+        # a table's runs
+        Metric(
+            "offload_cycles_total",
+            Kind.COUNTER,
+            "runs",
+            "Ended DAG runs of a table by status",
+            ("table", "status"),
+            tuple({"status": s} for s in STATUSES),
+        ),
+        Metric(
+            "offload_errors_total",
+            Kind.COUNTER,
+            "errors",
+            "Failed tries of a task by step",
+            ("table", "step"),
+            tuple({"step": s} for s in STEPS),
+        ),
+        Metric(
+            "offload_last_success_timestamp", Kind.GAUGE, "seconds", "When a run last ended well, Unix time", ("table",)
+        ),
+        Metric(
+            "offload_last_failure_timestamp", Kind.GAUGE, "seconds", "When a try last failed, Unix time", ("table",)
+        ),
+        Metric(
+            "offload_cycle_duration_seconds",
+            Kind.TIMING,
+            "seconds",
+            "From the start of check_extent to the end of update_watermark",
+            ("table",),
+        ),
+        # what a run shipped; counted once a plan, whatever is cleared and run again
+        Metric("offload_rows_total", Kind.COUNTER, "rows", "Rows committed to Iceberg", ("table",), ({},)),
+        Metric("offload_bytes_total", Kind.COUNTER, "bytes", "Bytes of Parquet committed", ("table",), ({},)),
+        Metric("offload_files_total", Kind.COUNTER, "files", "Parquet files committed", ("table",), ({},)),
+        Metric(
+            "offload_windows_total",
+            Kind.COUNTER,
+            "windows",
+            "Windows committed, appended for the first time or replaced because their content changed",
+            ("table", "action"),
+            tuple({"action": a} for a in ACTIONS),
+        ),
+        Metric(
+            "offload_late_rows_total",
+            Kind.COUNTER,
+            "rows",
+            "Rows that reached ClickHouse after their window was shipped, healed by a replace",
+            ("table",),
+            ({},),
+        ),
+        Metric(
+            "offload_duration_seconds",
+            Kind.TIMING,
+            "seconds",
+            "The offload job: read, encode, audit and commit",
+            ("table",),
+        ),
+        Metric(
+            "offload_rows_per_second", Kind.GAUGE, "rows/s", "Throughput of the last job that committed", ("table",)
+        ),
+        # where a table stands
+        Metric(
+            "watermark_timestamp_seconds",
+            Kind.GAUGE,
+            "seconds",
+            "Every row whose cursor is before this instant is in Iceberg, Unix time",
+            ("table",),
+        ),
+        Metric("offload_settle_seconds", Kind.GAUGE, "seconds", "The settle time of the table's spec", ("table",)),
+        Metric("offload_pending_windows", Kind.GAUGE, "windows", "Settled windows that wait to be shipped", ("table",)),
+        Metric("offload_pending_rows", Kind.GAUGE, "rows", "Rows in the pending windows", ("table",)),
+        Metric(
+            "offload_mismatched_windows",
+            Kind.GAUGE,
+            "windows",
+            "Windows that differ between ClickHouse and Iceberg and were not healed",
+            ("table",),
+        ),
+        Metric(
+            "offload_expiry_timestamp_seconds",
+            Kind.GAUGE,
+            "seconds",
+            "When ClickHouse deletes the first pending row, Unix time; 0 when no pending row expires",
+            ("table",),
+        ),
+    )
+}
+
+
+class _Pipe(Protocol):
+    def incr(self, stat: str, count: int = 1) -> None: ...
+    def gauge(self, stat: str, value: float) -> None: ...
+    def timing(self, stat: str, delta: float) -> None: ...
+    def send(self) -> None: ...
+
+
+class Metrics:
+    """The emitter of one process. Without `settings.statsd_port` every call does nothing, said once in the log."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._client: StatsClient | None = None
+        if settings.statsd_port is None:
+            log.warning("no metrics: OFFLOAD_STATSD_PORT is not set")
+            return
+        try:
+            self._client = StatsClient(settings.statsd_host, settings.statsd_port, maxudpsize=DATAGRAM_BYTES)
+        except socket.gaierror as e:
+            log.warning("no metrics: the name %s does not resolve: %s", settings.statsd_host, e)
+
+    # ----- the three kinds -------------------------------------------------------------------------------------
+
+    def count(self, name: str, value: int = 1, **labels: str) -> None:
+        """Adds `value` (≥ 0) to a counter of the registry."""
+        if value < 0:
+            raise ValueError(f"counter {name} can not go down by {value}")
+        self._send(Kind.COUNTER, name, value, labels)
+
+    def gauge(self, name: str, value: float, **labels: str) -> None:
+        """Sets a gauge of the registry. Negative values are set, not subtracted."""
+        self._send(Kind.GAUGE, name, value, labels)
+
+    def timing(self, name: str, seconds: float, **labels: str) -> None:
+        """Records a duration in seconds in a histogram of the registry."""
+        self._send(Kind.TIMING, name, seconds * 1000, labels)
+
+    def _send(self, kind: Kind, name: str, value: float, labels: Mapping[str, str]) -> None:
+        stat = stat_name(_checked(name, kind, labels), labels)
+        if self._client is None:
+            return
+        if kind is Kind.COUNTER:
+            self._client.incr(stat, value)
+        elif kind is Kind.GAUGE:
+            self._client.gauge(stat, value)
+        else:
+            self._client.timing(stat, value)
+
+    # ----- what the steps say ----------------------------------------------------------------------------------
+
+    def declare(self, tables: Iterable[str], *, configured: int | None = None) -> None:
+        """Sends every counter of these tables as 0, so that `increase()` sees the first event.
+
+        configured: how many table specs parsed; None when the caller does not know them all.
+        """
+        if self._client is None:
+            return
+        pipe: _Pipe = self._client.pipeline()
+        pipe.gauge(stat_name(REGISTRY["offload_info"], {"version": VERSION}), 1)
+        if configured is not None:
+            pipe.gauge("offload_tables_configured", configured)
+        alone = [m for m in REGISTRY.values() if m.kind is Kind.COUNTER and "table" not in m.labels]
+        per_table = [m for m in REGISTRY.values() if m.kind is Kind.COUNTER and "table" in m.labels]
+        for metric in alone:
+            for labels in metric.zero:
+                pipe.incr(stat_name(metric, labels), 0)
+        for table in tables:
+            for metric in per_table:
+                for labels in metric.zero:
+                    pipe.incr(stat_name(metric, {"table": table, **labels}), 0)
+        pipe.send()
+
+    def check(
+        self,
+        table: str,
+        *,
+        settle_us: int,
+        pending_windows: int,
+        pending_rows: int,
+        mismatched_windows: int = 0,
+        first_expiry_us: int | None = None,
+    ) -> None:
+        """What `check_extent` found. `first_expiry_us`: when ClickHouse deletes the first pending row, None never."""
+        self.gauge("offload_settle_seconds", settle_us / 1e6, table=table)
+        self.gauge("offload_pending_windows", pending_windows, table=table)
+        self.gauge("offload_pending_rows", pending_rows, table=table)
+        self.gauge("offload_mismatched_windows", mismatched_windows, table=table)
+        self.gauge("offload_expiry_timestamp_seconds", (first_expiry_us or 0) / 1e6, table=table)
+
+    def shipped(self, table: str, *, rows: int, files: int, bytes: int, seconds: float) -> None:
+        """What a job committed. Call it only when this attempt made the commit, not when it found it made."""
+        self.count("offload_bytes_total", bytes, table=table)
+        self.count("offload_files_total", files, table=table)
+        self.timing("offload_duration_seconds", seconds, table=table)
+        if rows and seconds > 0:
+            self.gauge("offload_rows_per_second", round(rows / seconds, 1), table=table)
+
+    def watermark(
+        self,
+        table: str,
+        *,
+        watermark_us: int | None,
+        first_time: bool,
+        rows: int = 0,
+        appended: int = 0,
+        replaced: int = 0,
+        late_rows: int = 0,
+        pending_windows: int = 0,
+        pending_rows: int = 0,
+        first_expiry_us: int | None = None,
+        cycle_seconds: float | None = None,
+    ) -> None:
+        """A run that ended well. `first_time`: this plan was not counted before (its Asset event is due now too).
+
+        rows, appended, replaced, late_rows: what the plan shipped; pending_*: what it left; cycle_seconds: since
+        the start of check_extent.
+        """
+        if watermark_us is not None:
+            self.gauge("watermark_timestamp_seconds", watermark_us / 1e6, table=table)
+        self.gauge("offload_last_success_timestamp", round(time.time(), 3), table=table)
+        self.gauge("offload_pending_windows", pending_windows, table=table)
+        self.gauge("offload_pending_rows", pending_rows, table=table)
+        self.gauge("offload_expiry_timestamp_seconds", (first_expiry_us or 0) / 1e6, table=table)
+        self.count("offload_cycles_total", table=table, status="success")
+        if cycle_seconds is not None:
+            self.timing("offload_cycle_duration_seconds", cycle_seconds, table=table)
+        if first_time:
+            self.count("offload_rows_total", rows, table=table)
+            self.count("offload_windows_total", appended, table=table, action="append")
+            self.count("offload_windows_total", replaced, table=table, action="replace")
+            self.count("offload_late_rows_total", late_rows, table=table)
+
+    def failure(self, table: str, step: str, error_id: str | None, *, final: bool) -> None:
+        """A try of `step` failed. `error_id`: `OFL-…`, None for anything else; `final`: no retry follows."""
+        self.count("offload_errors_total", table=table, step=step)
+        self.count("offload_errors_by_id_total", error=error_id if error_id in ERRORS else "unknown")
+        self.gauge("offload_last_failure_timestamp", round(time.time(), 3), table=table)
+        if final:
+            self.count("offload_cycles_total", table=table, status="failure")
+
+    def mismatched(self, table: str, windows: int) -> None:
+        """How many windows a verify found to differ."""
+        self.gauge("offload_mismatched_windows", windows, table=table)
+
+    def close(self) -> None:
+        """Closes the socket; the emitter stays usable as one that does nothing."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def __del__(self) -> None:
+        if getattr(self, "_client", None) is not None:
+            self.close()
+
+
+def _checked(name: str, kind: Kind, labels: Mapping[str, str]) -> Metric:
+    metric = REGISTRY[name]
+    if metric.kind is not kind:
+        raise ValueError(f"{name} is a {metric.kind}, not a {kind}")
+    if set(labels) != set(metric.labels):
+        raise ValueError(f"{name} has the labels {metric.labels}, not {tuple(labels)}")
+    return metric
+
+
+def stat_name(metric: Metric, labels: Mapping[str, str]) -> str:
+    """The StatsD name with its tags, at most 250 characters, ASCII, without what StatsD reads as syntax.
+
+    A value that must be cut ends in a digest of the whole, so that two long names stay two.
+    """
+    tags = {k: _UNSAFE.sub("_", labels[k]) or "_" for k in metric.labels}
+    name = metric.name + "".join(f",{k}={v}" for k, v in tags.items())
+    if len(name) <= MAX_NAME:
+        return name
+    longest = max(tags, key=lambda k: len(tags[k]))
+    digest = hashlib.sha256(labels[longest].encode()).hexdigest()[:8]
+    keep = len(tags[longest]) - (len(name) - MAX_NAME) - len(digest) - 1
+    tags[longest] = f"{tags[longest][:keep]}-{digest}"
+    return metric.name + "".join(f",{k}={v}" for k, v in tags.items())
+
+
+def markdown() -> str:
+    """The registry as the table of `docs/metrics.md`."""
+    head = "| metric | type | unit | labels | meaning |\n| --- | --- | --- | --- | --- |\n"
+    return head + "".join(
+        f"| `{m.name}` | {m.kind} | {m.unit} | {', '.join(f'`{x}`' for x in m.labels)} | {m.meaning} |\n"
+        for m in REGISTRY.values()
+    )

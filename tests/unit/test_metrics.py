@@ -1,0 +1,180 @@
+"""The registry of metrics, the names on the wire, and the mapping file that repeats the registry."""
+
+import logging
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from include.offload import metrics
+from include.offload.errors import REGISTRY as ERRORS
+from include.offload.metrics import DURATION_BUCKETS, MAX_NAME, REGISTRY, Kind, Metrics, stat_name
+from include.offload.settings import Settings
+
+MAPPING = Path(__file__).resolve().parents[2] / "monitoring" / "statsd-mapping.yaml"
+
+SEEDS = {
+    "offload_rows_total",
+    "offload_cycles_total",
+    "offload_errors_total",
+    "offload_duration_seconds",
+    "offload_cycle_duration_seconds",
+    "offload_rows_per_second",
+    "offload_last_success_timestamp",
+    "offload_last_failure_timestamp",
+    "watermark_timestamp_seconds",
+    "offload_tables_configured",
+    "offload_info",
+}
+
+
+@pytest.fixture
+def wire() -> Iterator[tuple[Metrics, socket.socket]]:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(("127.0.0.1", 0))
+        receiver.settimeout(2)
+        emitter = Metrics(Settings(statsd_port=receiver.getsockname()[1]))
+        yield emitter, receiver
+        emitter.close()
+
+
+def read(receiver: socket.socket) -> list[str]:
+    return receiver.recv(65536).decode().split("\n")
+
+
+def mapping() -> dict[str, Any]:
+    loaded: dict[str, Any] = YAML(typ="safe").load(MAPPING)
+    return loaded
+
+
+def test_the_names_of_the_seeds_are_kept() -> None:
+    assert set(REGISTRY) >= SEEDS
+    assert all("table" in REGISTRY[n].labels for n in SEEDS - {"offload_tables_configured", "offload_info"})
+
+
+@pytest.mark.parametrize("metric", REGISTRY.values(), ids=list(REGISTRY))
+def test_a_counter_ends_in_total_and_says_how_it_starts(metric: metrics.Metric) -> None:
+    assert (metric.kind is Kind.COUNTER) == metric.name.endswith("_total")
+    assert bool(metric.zero) == (metric.kind is Kind.COUNTER)
+    for labels in metric.zero:
+        assert set(labels) == set(metric.labels) - {"table"}
+
+
+@pytest.mark.parametrize("metric", REGISTRY.values(), ids=list(REGISTRY))
+def test_the_mapping_repeats_the_registry(metric: metrics.Metric) -> None:
+    (rule,) = [m for m in mapping()["mappings"] if m["match"] == metric.name]
+    assert rule == {
+        "match": metric.name,
+        "match_metric_type": "observer" if metric.kind is Kind.TIMING else metric.kind.value,
+        "name": metric.name,
+        "help": f"{metric.meaning} [{metric.unit}]",
+    }
+
+
+def test_the_mapping_holds_no_metric_that_nobody_sends_and_ends_by_dropping_the_rest() -> None:
+    rules = mapping()["mappings"]
+    assert {r["name"] for r in rules[:-1] if not r["match"].startswith("airflow.")} == set(REGISTRY)
+    assert rules[-1] == {"match": ".", "match_type": "regex", "action": "drop", "name": "dropped"}
+    assert tuple(mapping()["defaults"]["histogram_options"]["buckets"]) == DURATION_BUCKETS
+
+
+def test_tags_follow_the_name(wire: tuple[Metrics, socket.socket]) -> None:
+    emitter, receiver = wire
+    emitter.count("offload_rows_total", 12, table="k2.silver_trades")
+    assert read(receiver) == ["offload_rows_total,table=k2.silver_trades:12|c"]
+
+
+def test_a_duration_travels_in_milliseconds(wire: tuple[Metrics, socket.socket]) -> None:
+    emitter, receiver = wire
+    emitter.timing("offload_duration_seconds", 1.5, table="k2.a")
+    assert read(receiver) == ["offload_duration_seconds,table=k2.a:1500.000000|ms"]
+
+
+def test_a_negative_gauge_is_set_and_not_subtracted(wire: tuple[Metrics, socket.socket]) -> None:
+    emitter, receiver = wire
+    emitter.gauge("watermark_timestamp_seconds", -5.0, table="k2.a")
+    assert read(receiver) == [
+        "watermark_timestamp_seconds,table=k2.a:0|g",
+        "watermark_timestamp_seconds,table=k2.a:-5.0|g",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "safe"),
+    [
+        ("k2.a", "k2.a"),
+        ("a b:c|d@e#f,g=h", "a_b_c_d_e_f_g_h"),
+        ("größe", "gr__e"),
+        ("two\nlines", "two_lines"),
+        ("", "_"),
+    ],
+)
+def test_what_statsd_reads_as_syntax_never_reaches_the_wire(value: str, safe: str) -> None:
+    assert stat_name(REGISTRY["offload_rows_total"], {"table": value}) == f"offload_rows_total,table={safe}"
+
+
+def test_a_long_name_is_cut_and_stays_unique() -> None:
+    metric = REGISTRY["offload_windows_total"]
+    one, two = (stat_name(metric, {"table": "k" * 300 + end, "action": "append"}) for end in "ab")
+    assert len(one) == len(two) == MAX_NAME
+    assert one != two
+    assert one.endswith(",action=append")
+
+
+def test_every_counter_of_a_table_starts_at_zero(wire: tuple[Metrics, socket.socket]) -> None:
+    emitter, receiver = wire
+    emitter.declare(["k2.a", "k2.b"], configured=2)
+    lines: set[str] = set()
+    while "offload_late_rows_total,table=k2.b:0|c" not in lines:
+        lines |= set(read(receiver))
+    want = {f"offload_info,version={metrics.VERSION}:1|g", "offload_tables_configured:2|g"}
+    want |= {f"offload_errors_by_id_total,error={id}:0|c" for id in (*ERRORS, "unknown")}
+    for table in ("k2.a", "k2.b"):
+        want |= {f"offload_{n}_total,table={table}:0|c" for n in ("rows", "bytes", "files", "late_rows")}
+        want |= {f"offload_windows_total,table={table},action={a}:0|c" for a in ("append", "replace")}
+        want |= {f"offload_cycles_total,table={table},status={s}:0|c" for s in ("success", "failure")}
+        want |= {f"offload_errors_total,table={table},step={s}:0|c" for s in metrics.STEPS}
+    assert lines == want
+
+
+def test_a_plan_that_was_counted_is_not_counted_again(wire: tuple[Metrics, socket.socket]) -> None:
+    emitter, receiver = wire
+    emitter.watermark("k2.a", watermark_us=1_000_000, first_time=False, rows=7, appended=1)
+    emitter.count("offload_files_total", 1, table="k2.a")
+    seen: list[str] = []
+    while "offload_files_total,table=k2.a:1|c" not in seen:
+        seen += read(receiver)
+    assert "offload_cycles_total,table=k2.a,status=success:1|c" in seen
+    assert not any(line.startswith("offload_rows_total") for line in seen)
+
+
+def test_an_unknown_error_is_counted_as_unknown(wire: tuple[Metrics, socket.socket]) -> None:
+    emitter, receiver = wire
+    emitter.failure("k2.a", "offload", None, final=True)
+    seen = [line for _ in range(4) for line in read(receiver)]
+    assert "offload_errors_by_id_total,error=unknown:1|c" in seen
+    assert "offload_cycles_total,table=k2.a,status=failure:1|c" in seen
+
+
+def test_without_a_port_it_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        emitter = Metrics(Settings(statsd_port=None))
+        emitter.count("offload_rows_total", table="k2.a")
+        emitter.declare(["k2.a"])
+    assert [r.message for r in caplog.records] == ["no metrics: OFFLOAD_STATSD_PORT is not set"]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda m: m.gauge("offload_rows_total", 1, table="k2.a"),
+        lambda m: m.count("offload_rows_total", 1),
+        lambda m: m.count("offload_rows_total", -1, table="k2.a"),
+    ],
+)
+def test_a_call_that_the_registry_does_not_know_is_a_mistake_in_the_code(call: Any) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011
+        call(Metrics(Settings(statsd_port=None)))
