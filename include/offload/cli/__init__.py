@@ -1,0 +1,57 @@
+"""`bin/offload`: what an operator types. Every refusal is one readable block with the next command; exit code 1."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Annotated
+
+import typer
+
+from include.offload.cli import ledger, reference, run, spec, stack, status, verify
+from include.offload.cli.console import flags, refuse
+from include.offload.errors import OffloadError
+
+app = typer.Typer(
+    name="offload",
+    help="Moves ClickHouse tables into Apache Iceberg, every row exactly once.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+TABLES = "Tables"
+RECOVERY = "Recovery"
+SETUP = "Set-up"
+
+app.command("status", rich_help_panel=TABLES)(status.status)
+app.command("plan", rich_help_panel=TABLES)(run.plan)
+app.command("run", rich_help_panel=TABLES)(run.run)
+app.command("verify", rich_help_panel=TABLES)(verify.verify)
+app.add_typer(ledger.app, name="ledger", rich_help_panel=RECOVERY)
+app.command("accept-source", rich_help_panel=RECOVERY)(ledger.accept_source)
+app.command("take-over", rich_help_panel=RECOVERY)(ledger.take_over)
+app.command("errors", rich_help_panel=RECOVERY)(reference.errors)
+app.add_typer(spec.app, name="spec", rich_help_panel=SETUP)
+app.add_typer(stack.app, name="stack", rich_help_panel=SETUP)
+app.command("metrics", rich_help_panel=SETUP)(reference.metrics)
+
+
+@app.callback()
+def _root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and the log of the libraries.")] = False,
+) -> None:
+    flags.debug = debug
+    logging.basicConfig(level=logging.DEBUG if debug else logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
+
+
+def main() -> None:
+    """The entry point. A refusal ends as one block and exit code 1; anything else keeps its traceback."""
+    try:
+        app(prog_name="offload")
+    except OffloadError as error:
+        if flags.debug:
+            raise
+        refuse(error)
+        sys.exit(1)

@@ -1,0 +1,77 @@
+"""What several commands need: the table of an argument, instants of options, an open context.
+
+PyIceberg, SQLAlchemy and the ClickHouse client are imported by the commands that talk to them: `--help`, `errors`
+and `spec check` answer at once, also on a machine where nothing runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from include.offload import settings as settings_module
+from include.offload.errors import SPEC_INVALID, OffloadError
+from include.offload.settings import Settings
+from include.offload.windows import to_us
+
+if TYPE_CHECKING:
+    from include.offload.spec.model import TableSpec
+    from include.offload.steps import Context
+
+TableArgument = Annotated[
+    str, typer.Argument(metavar="TABLE", help="The identity of the table, e.g. k2.silver_trades.")
+]
+FromOption = Annotated[
+    str | None, typer.Option("--from", help="First instant, ISO 8601; without an offset it is UTC.", metavar="INSTANT")
+]
+ToOption = Annotated[
+    str | None, typer.Option("--to", help="First instant that is not in the range.", metavar="INSTANT")
+]
+
+
+def instant_us(text: str | None, option: str) -> int | None:
+    """Microseconds since the epoch of an ISO 8601 instant; without an offset it counts as UTC."""
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"{text!r} is no ISO 8601 instant, e.g. 2026-01-31T12:00:00Z", param_hint=option
+        ) from error
+    return to_us(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+
+
+def load() -> Settings:
+    """The settings of this process."""
+    return settings_module.load()
+
+
+def the_spec(settings: Settings, identity: str) -> TableSpec:
+    """The spec of one table. Raises OFL-101."""
+    from include.offload.spec.load import load_spec
+
+    return load_spec(identity, settings.tables, settings.env)
+
+
+def all_specs(settings: Settings) -> tuple[TableSpec, ...]:
+    """Every spec. Raises OFL-101 when one of them is broken: a list with a silent hole helps nobody."""
+    from include.offload.spec.load import load_specs
+
+    result = load_specs(settings.tables, settings.env)
+    if result.errors:
+        raise OffloadError(SPEC_INVALID, "; ".join(str(e) for e in result.errors))
+    return result.specs
+
+
+@contextmanager
+def opened(settings: Settings) -> Iterator[Context]:
+    """A context with ledger and catalog, closed at the end. Raises OFL-102, OFL-301, OFL-50x."""
+    from include.offload.steps import open_context
+
+    with open_context(settings) as ctx:
+        yield ctx

@@ -1,0 +1,144 @@
+"""One Spark job started from the command line: its arguments, its progress lines, its end.
+
+The job's stdout is its contract: `OFFLOAD_PROGRESS {…}` while it works, then `OFFLOAD_RESULT {…}` or
+`OFFLOAD_ERROR {…}`. Everything else on stdout and stderr is its log and is kept for the case of a failure.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from include.offload.errors import JOB_FAILED, REGISTRY, SETTING_MISSING, OffloadError
+from include.offload.settings import ROOT, home
+
+PROGRESS, RESULT, ERROR = "OFFLOAD_PROGRESS ", "OFFLOAD_RESULT ", "OFFLOAD_ERROR "
+LOG_LINES = 25
+STOP_TIMEOUT_S = 20
+"""How long a job may take to end after SIGTERM before it is killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job is. `seconds`: since it began to read."""
+
+    slices_done: int
+    slices: int
+    rows: int
+    rows_planned: int
+    bytes: int
+    seconds: float
+
+
+def spark_home() -> Path:
+    """`SPARK_HOME`, else the Spark of this checkout. Raises OFL-102."""
+    named = os.environ.get("SPARK_HOME")
+    if named:
+        return Path(named)
+    for found in sorted((ROOT / ".venv" / "spark").glob("lib/python3*/site-packages/pyspark")):
+        return found
+    raise OffloadError(
+        SETTING_MISSING, "no Spark: SPARK_HOME is not set and .venv/spark is not there. Run `make setup`"
+    )
+
+
+def command(plan_id: UUID) -> list[str]:
+    """The spark-submit call of a plan. No secret is in it: the job reads its settings itself.
+
+    `OFFLOAD_SPARK_MASTER` names the master; without it the configuration in `SPARK_CONF_DIR` decides.
+    """
+    submit = spark_home() / "bin" / "spark-submit"
+    master = os.environ.get("OFFLOAD_SPARK_MASTER")
+    where = ["--master", master] if master else []
+    job = ROOT / "spark_jobs" / "offload.py"
+    return [str(submit), *where, "--name", f"offload-{plan_id}", str(job), "--plan", str(plan_id)]
+
+
+def environment() -> dict[str, str]:
+    """The environment of the job: ours, plus where Spark, its Python and this package are."""
+    env = dict(os.environ)
+    env.setdefault("SPARK_HOME", str(spark_home()))
+    python = ROOT / ".venv" / "spark" / "bin" / "python"
+    if python.exists():
+        env.setdefault("PYSPARK_PYTHON", str(python))
+        env.setdefault("PYSPARK_DRIVER_PYTHON", str(python))
+    if (conf := home() / "spark-conf").is_dir():
+        env.setdefault("SPARK_CONF_DIR", str(conf))
+    env["PYTHONPATH"] = os.pathsep.join(p for p in (str(ROOT), env.get("PYTHONPATH", "")) if p)
+    env.setdefault("OFFLOAD_HOME", str(home()))
+    return env
+
+
+def run_job(
+    argv: list[str], env: Mapping[str, str], table: str, on_progress: Callable[[Progress], None]
+) -> dict[str, Any]:
+    """Runs the job to its end; its `OFFLOAD_RESULT`. Raises the job's own OFL error, or OFL-504 with its last lines.
+
+    An interrupt stops the job and everything it started before it is passed on.
+    """
+    if shutil.which(argv[0]) is None:
+        raise OffloadError(SETTING_MISSING, f"there is no {argv[0]}", table=table)
+    log: deque[str] = deque(maxlen=LOG_LINES)
+    result: dict[str, Any] | None = None
+    refusal: OffloadError | None = None
+    with subprocess.Popen(
+        argv,
+        env=dict(env),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            for line in process.stdout or ():
+                if line.startswith(PROGRESS):
+                    on_progress(Progress(**json.loads(line.removeprefix(PROGRESS))))
+                elif line.startswith(RESULT):
+                    result = json.loads(line.removeprefix(RESULT))
+                elif line.startswith(ERROR):
+                    refusal = _refusal(json.loads(line.removeprefix(ERROR)), table)
+                else:
+                    log.append(line.rstrip())
+            code = process.wait()
+        except BaseException:
+            _stop(process)
+            raise
+    if refusal is not None:
+        raise refusal
+    if code != 0 or result is None:
+        tail = "\n".join(log)
+        raise OffloadError(JOB_FAILED, f"it ended with code {code} and these lines:\n{tail}", table=table)
+    return result
+
+
+def _refusal(said: Mapping[str, Any], table: str) -> OffloadError:
+    """The job's error as our own; an id that this code does not know is kept inside OFL-504."""
+    kind = REGISTRY.get(str(said.get("id")))
+    cause = str(said.get("cause") or said.get("message") or "no message")
+    if kind is None:
+        return OffloadError(JOB_FAILED, f"{said.get('id')}: {cause}", table=table)
+    return OffloadError(kind, cause, table=table)
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    """Ends the job's whole session: the JVM and its Python workers."""
+    for wave in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, wave)
+        except ProcessLookupError:
+            return
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            continue
+        return

@@ -1,0 +1,138 @@
+"""Where every table stands, asked of three witnesses: ClickHouse, Iceberg's metadata, the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from pyiceberg.catalog import Catalog
+
+from include.offload.errors import OffloadError
+from include.offload.lake.catalog import find_table
+from include.offload.settings import Settings
+from include.offload.source.client import Client, connect
+from include.offload.source.sql import instant_sql, quote
+from include.offload.spec.model import TableSpec
+from include.offload.windows import Grid, to_us
+
+CATALOG_THREADS = 8
+LATE_S = 30 * 60
+"""Lag from which a table is called late: the freshness objective of the origin system, seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableStatus:
+    """One line of `status`. Instants in µs UTC; None: that witness did not answer or does not know the table."""
+
+    table: str
+    state: str
+    """`new`, `ok`, `late` (more than 30 min behind) or `failed` (the last run failed)."""
+    clickhouse_rows: int | None = None
+    iceberg_rows: int | None = None
+    unshipped_rows: int | None = None
+    """Settled rows at or behind the watermark."""
+    watermark_us: int | None = None
+    lag_seconds: float | None = None
+    """now − settle − watermark by ClickHouse's clock; 0 when no settled row is unshipped."""
+    last_run_us: int | None = None
+    last_success_us: int | None = None
+    failures: int = 0
+    last_error: str | None = None
+    generation: int | None = None
+    snapshot_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """All tables, and what could not be asked."""
+
+    now_us: int | None
+    tables: tuple[TableStatus, ...]
+    problems: tuple[str, ...]
+
+
+def overview(
+    settings: Settings, specs: Sequence[TableSpec], catalog: Catalog, ledger_rows: Iterable[Mapping[str, Any]]
+) -> Overview:
+    """The status of these tables. A witness that is away leaves gaps and a problem, never an exception."""
+    ledger = {str(r["table_name"]): r for r in ledger_rows}
+    found = {s.identity: _from_ledger(s.identity, ledger.get(s.identity)) for s in specs}
+    problems: list[str] = []
+    now_us: int | None = None
+    with ThreadPoolExecutor(CATALOG_THREADS) as pool:
+        lake = {s.identity: pool.submit(_lake_rows, catalog, s) for s in specs}
+        try:
+            with connect(settings.clickhouse_uris()[0], None, comment="offload status") as client:
+                now_us = client.now_us()
+                for spec in specs:
+                    try:
+                        found[spec.identity] = _from_source(client, spec, found[spec.identity], now_us)
+                    except OffloadError as error:
+                        problems.append(str(error))
+        except OffloadError as error:
+            problems.append(str(error))
+        for spec in specs:
+            try:
+                rows, snapshot = lake[spec.identity].result()
+            except OffloadError as error:
+                problems.append(str(error))
+            else:
+                found[spec.identity] = replace(found[spec.identity], iceberg_rows=rows, snapshot_id=snapshot)
+    return Overview(now_us, tuple(found[s.identity] for s in specs), tuple(dict.fromkeys(problems)))
+
+
+def _from_ledger(identity: str, row: Mapping[str, Any] | None) -> TableStatus:
+    if row is None:
+        return TableStatus(identity, "new")
+    state = {"initialized": "new", "success": "ok"}.get(str(row["status"]), str(row["status"]))
+    return TableStatus(
+        identity,
+        state,
+        watermark_us=_us(row["watermark"]),
+        last_run_us=_us(row["updated_at"]),
+        last_success_us=_us(row["last_successful_run"]),
+        failures=int(row["failure_count"]),
+        last_error=row["last_error"],
+        generation=int(row["generation"]),
+    )
+
+
+def _us(moment: datetime | None) -> int | None:
+    return None if moment is None else to_us(moment)
+
+
+def _from_source(client: Client, spec: TableSpec, known: TableStatus, now_us: int) -> TableStatus:
+    name = f"{quote(spec.source.database)}.{quote(spec.source.table)}{' FINAL' if spec.source.final else ''}"
+    ((rows,),) = client.query(f"SELECT count() FROM {name}")
+    until = Grid(spec.window_us).settled_until(now_us, spec.settle_us)
+    cursor = quote(spec.cursor)
+    since = known.watermark_us if known.watermark_us is not None else spec.start_us
+    lower = f" AND {cursor} >= {instant_sql(since)}" if since is not None else ""
+    ((unshipped,),) = client.query(f"SELECT count() FROM {name} WHERE {cursor} < {instant_sql(until)}{lower}")
+    lag: float | None = None
+    if known.watermark_us is not None:
+        lag = max(0, now_us - spec.settle_us - known.watermark_us) / 1e6 if unshipped else 0.0
+    late = known.state == "ok" and lag is not None and lag > LATE_S
+    return replace(
+        known,
+        clickhouse_rows=int(rows),
+        unshipped_rows=int(unshipped),
+        lag_seconds=lag,
+        state="late" if late else known.state,
+    )
+
+
+def _lake_rows(catalog: Catalog, spec: TableSpec) -> tuple[int, int | None]:
+    """Rows that the current snapshot counts itself, and its id; 0 and None before the first commit."""
+    table = find_table(catalog, (spec.target.namespace, spec.target.table), spec.identity)
+    snapshot = None if table is None else table.current_snapshot()
+    if snapshot is None:
+        return 0, None
+    total = 0
+    with suppress(KeyError):
+        total = int(snapshot.summary["total-records"] or 0) if snapshot.summary else 0
+    return total, snapshot.snapshot_id

@@ -1,0 +1,69 @@
+"""`errors` and `metrics`: the two registries, printed."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from include.offload import metrics as metrics_module
+from include.offload.cli.console import Json, grid, note, out, show
+from include.offload.errors import REGISTRY, ErrorKind
+
+
+def errors(
+    id: Annotated[str | None, typer.Argument(metavar="[ID]", help="One error id, e.g. OFL-203 or 203.")] = None,
+    json: Json = False,
+) -> None:
+    """Explain an error id, or list all of them."""
+    if id is not None:
+        wanted = id.upper() if id.upper().startswith("OFL-") else f"OFL-{id}"
+        if wanted not in REGISTRY:
+            raise typer.BadParameter(f"{id!r} is no error id; `offload errors` lists them", param_hint="ID")
+        kind = REGISTRY[wanted]
+        show(kind, lambda: _one(kind))
+        return
+
+    def render() -> object:
+        table = grid("id", "what happened", "retry", "next")
+        for kind in REGISTRY.values():
+            table.add_row(kind.id, escape(kind.title), "yes" if kind.retry else "", escape(kind.next_step))
+        return table
+
+    show(list(REGISTRY.values()), render)
+
+
+def _one(kind: ErrorKind) -> None:
+    out.print(f"[bold]{kind.id}[/]  {escape(kind.title)}")
+    out.print(f"retry  {'the same task may succeed when run again' if kind.retry else 'running again changes nothing'}")
+    out.print(f"next   {escape(kind.next_step)}")
+
+
+def metrics(
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table of the docs.")] = False,
+    declare: Annotated[bool, typer.Option("--declare", help="Send every counter of every table as 0.")] = False,
+    json: Json = False,
+) -> None:
+    """List what the pipeline reports of itself, or start every counter at 0."""
+    if declare:
+        from include.offload.cli.common import all_specs, load
+
+        settings = load()
+        specs = all_specs(settings)
+        emitter = metrics_module.Metrics(settings)
+        emitter.declare([s.identity for s in specs], configured=len(specs))
+        emitter.close()
+        note(f"declared the metrics of {len(specs)} tables to {settings.statsd_host}:{settings.statsd_port}")
+        return
+    if markdown:
+        out.print(metrics_module.markdown(), end="", markup=False, soft_wrap=True)
+        return
+
+    def render() -> object:
+        table = grid("metric", "type", "unit", "labels", "meaning")
+        for m in metrics_module.REGISTRY.values():
+            table.add_row(m.name, m.kind.value, m.unit, ", ".join(m.labels), m.meaning)
+        return table
+
+    show(list(metrics_module.REGISTRY.values()), render)

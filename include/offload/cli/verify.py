@@ -1,0 +1,59 @@
+"""`verify`: two readers without shared code compare ClickHouse and Iceberg."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from include.offload.cli.common import FromOption, ToOption, all_specs, instant_us, load, opened, the_spec
+from include.offload.cli.console import Json, err, grid, number, out, show
+from include.offload.errors import OffloadError
+
+if TYPE_CHECKING:
+    from include.offload.verify import VerifyReport
+
+
+def verify(
+    table: Annotated[str | None, typer.Argument(metavar="[TABLE]", help="The identity, e.g. k2.silver_trades.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every table that has a spec.")] = False,
+    from_: FromOption = None,
+    to: ToOption = None,
+    json: Json = False,
+) -> None:
+    """Check that Iceberg holds what ClickHouse holds: per window count and content hash, and every numeric sum."""
+    if (table is None) != all_:
+        raise typer.BadParameter("give one TABLE, or --all", param_hint="TABLE")
+    from include.offload.verify import verify as verify_table
+
+    settings = load()
+    specs = all_specs(settings) if table is None else (the_spec(settings, table),)
+    lo, hi = instant_us(from_, "--from"), instant_us(to, "--to")
+    reports: list[VerifyReport] = []
+    refused: list[OffloadError] = []
+    with opened(settings) as ctx:
+        for spec in specs:
+            try:
+                with err.status(f"verifying {spec.identity} …"):
+                    reports.append(verify_table(ctx, spec, lo, hi))
+            except OffloadError as error:
+                if not all_:
+                    raise
+                refused.append(error)
+
+    def render() -> None:
+        shown = grid("table", "windows", "rows", "result", right=("windows", "rows"))
+        for r in reports:
+            verdict = "[green]equal[/]" if r.ok else f"[red]{len(r.differences)} differences[/]"
+            shown.add_row(r.table, number(r.windows), number(r.rows), verdict)
+        out.print(shown)
+        for r in reports:
+            for difference in r.differences[:20]:
+                out.print(f"  {r.table}: {escape(str(difference))}")
+        for refusal in refused:
+            err.print(escape(str(refusal)))
+
+    show({"tables": reports, "errors": [str(e) for e in refused]} if all_ else reports[0], render)
+    if refused or not all(r.ok for r in reports):
+        raise typer.Exit(1)
