@@ -1,0 +1,213 @@
+"""Runs the offload job through `spark-submit`, and brings its own words back when it fails.
+
+Built on the provider's operator. What it adds: a missing Spark connection is an error (the provider
+silently means YARN), secrets travel in a 0600 file whose path alone is passed on, the whole process group
+dies when the task is stopped, and the job's last line decides between retrying and failing for good.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import stat
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from airflow.providers.apache.spark.hooks.spark_submit import SparkSubmitHook
+from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
+from airflow.sdk import Context
+from airflow.sdk.exceptions import AirflowException, AirflowSkipException
+
+from include.offload.errors import JOB_FAILED, PLAN_UNKNOWN, REGISTRY, OffloadError
+from include.offload.settings import home
+from include.offload.spec.model import TableSpec
+from include.orchestration.context import bind_log, connection, resolve
+from include.orchestration.failures import refusals
+
+RESULT = "OFFLOAD_RESULT "
+ERROR = "OFFLOAD_ERROR "
+SECRETS_EXTRA = "offload-secrets-file"
+"""Extra of the Spark connection: path of a secret that the cluster mounts itself; then no file is written."""
+APPLICATION = Path(__file__).resolve().parents[2] / "spark_jobs" / "offload.py"
+STALE_S = 86_400
+"""Age in seconds from which a left-over secrets file of a killed worker is removed; no job runs that long."""
+
+
+class JobHook(SparkSubmitHook):
+    """The provider's hook, listening for the job's last word, and owner of a process group.
+
+    result: what the job reported (`OFFLOAD_RESULT {…}`), None until then.
+    error: the refusal that it reported (`OFFLOAD_ERROR {"id": …, "message": …}`), None without one.
+    """
+
+    result: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
+
+    def submit(self, application: str = "", **kwargs: Any) -> str | None:
+        """Run `spark-submit` in a process group of its own, so that JVM and Python die together."""
+        return super().submit(application, start_new_session=True, **kwargs)
+
+    def _process_spark_submit_log(self, itr: Iterator[Any]) -> None:
+        super()._process_spark_submit_log(self._listen(itr))
+
+    def _listen(self, lines: Iterator[Any]) -> Iterator[Any]:
+        for line in lines:
+            text = str(line).strip()
+            if text.startswith(RESULT):
+                self.result = json.loads(text.removeprefix(RESULT))
+            elif text.startswith(ERROR):
+                self.error = json.loads(text.removeprefix(ERROR))
+            else:
+                yield line
+
+    def on_kill(self) -> None:
+        """Stop the job: every process of the local group, and whatever the cluster manager runs."""
+        if self._submit_sp is not None and self._submit_sp.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._submit_sp.pid, signal.SIGKILL)
+        super().on_kill()
+
+
+class OffloadOperator(SparkSubmitOperator):
+    """Ships the frozen plan of this run: `spark-submit spark_jobs/offload.py --plan <id>`.
+
+    Skipped when the plan does not touch the lake. Raises AirflowFailException for refusals that do not heal
+    by trying again, AirflowException (retried) for the others.
+    """
+
+    ui_color = "#dbeafe"
+
+    def __init__(self, *, spec: TableSpec, plan_task_id: str, **kwargs: Any) -> None:
+        pulled = f"(ti.xcom_pull(task_ids='{plan_task_id}', key='plan') or {{}})"
+        super().__init__(
+            application=str(APPLICATION),
+            application_args=["--plan", f"{{{{ {pulled}.get('plan_id', '') }}}}"],
+            conn_id=spec.connections.spark,
+            name=f"offload {spec.identity}",
+            # durable mode answers a cleared task with the old job's result instead of running it again
+            durable=False,
+            **kwargs,
+        )
+        self._spec = spec
+        self._plan_task_id = plan_task_id
+
+    def execute(self, context: Context) -> dict[str, Any] | None:  # type: ignore[override]
+        """Submit and wait; returns what the job reported."""
+        spec, run = self._spec, str(context["run_id"])
+        bind_log(table=spec.identity, run=run)
+        with refusals():
+            plan = context["ti"].xcom_pull(task_ids=self._plan_task_id, key="plan")
+            if not plan:
+                raise OffloadError(PLAN_UNKNOWN, f"{self._plan_task_id} left no plan for this run", table=spec.identity)
+            bind_log(table=spec.identity, run=run, plan=plan["plan_id"])
+            if not plan["touches_lake"]:
+                raise AirflowSkipException("the plan moves no rows: no Spark, no commit")
+            self.log.info(
+                "offload %s: %s rows in %s windows, generation %s, plan %s",
+                spec.identity,
+                plan["rows"],
+                plan["windows"],
+                plan["generation"],
+                plan["plan_id"],
+            )
+            return self._run(context)
+
+    def _run(self, context: Context) -> dict[str, Any] | None:
+        spec, started = self._spec, time.monotonic()
+        spark = connection(self._conn_id, table=spec.identity)
+        self._spark_binary = self._spark_binary or _spark_submit(spark.extra_dejson)
+        mounted = spark.extra_dejson.get(SECRETS_EXTRA)
+        with contextlib.nullcontext(str(mounted)) if mounted else secrets_file(resolve(spec)) as path:
+            self.env_vars = {**(self.env_vars or {}), **_job_environment(path)}
+            hook = self._hook = self._get_hook()
+            try:
+                super().execute(context)
+            except AirflowException as error:
+                raise _refusal(hook, spec.identity, str(error)) from None
+        if hook.error:
+            raise _refusal(hook, spec.identity, "the job reported an error and ended well")
+        result = hook.result or {}
+        self.log.info(
+            "offload %s: %s, %s rows in %s files, snapshot %s, %.1f s",
+            spec.identity,
+            result.get("status", "done"),
+            result.get("rows", "?"),
+            result.get("files", "?"),
+            result.get("snapshot_id", "-"),
+            time.monotonic() - started,
+        )
+        return result or None
+
+    def _get_hook(self) -> JobHook:
+        hook = super()._get_hook()
+        # the provider builds the hook with 30 arguments and offers no other way to choose the class
+        hook.__class__ = JobHook
+        assert isinstance(hook, JobHook)  # noqa: S101
+        return hook
+
+    def on_kill(self) -> None:
+        """Stop the job when the task is cleared, marked, or over its time. Before submission: nothing to stop."""
+        if self._hook is not None:
+            super().on_kill()
+
+
+def _spark_submit(extra: dict[str, Any]) -> str | None:
+    """`$SPARK_HOME/bin/spark-submit` when it exists and the connection names no binary; None: search the PATH."""
+    if extra.get("spark-binary") or not (spark_home := os.environ.get("SPARK_HOME")):
+        return None
+    binary = Path(spark_home) / "bin" / "spark-submit"
+    return str(binary) if binary.is_file() else None
+
+
+def _job_environment(secrets: str) -> dict[str, str]:
+    """What the job needs to find its settings; paths only, because YARN and Kubernetes show them in `ps`."""
+    return {
+        "OFFLOAD_SECRETS_FILE": secrets,
+        "OFFLOAD_HOME": str(home()),
+        "PYICEBERG_HOME": os.environ.get("PYICEBERG_HOME") or str(home() / "secrets"),
+    }
+
+
+@contextlib.contextmanager
+def secrets_file(values: dict[str, str]) -> Iterator[str]:
+    """A dotenv file of mode 0600 with `OFFLOAD_<NAME>`, removed on leaving. Yields its path.
+
+    values: setting name (`clickhouse_uri`) to value. Percent-encoded URIs hold no quote and no `$`.
+    """
+    folder = home() / "jobs"
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(stat.S_IRWXU)
+    _sweep(folder)
+    descriptor, name = tempfile.mkstemp(prefix="secrets-", suffix=".env", dir=folder)
+    path = Path(name)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.writelines(f"OFFLOAD_{key.upper()}='{value}'\n" for key, value in values.items())
+        yield name
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a worker killed with SIGKILL could not."""
+    for left in folder.glob("secrets-*.env"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > STALE_S:
+                left.unlink()
+
+
+def _refusal(hook: JobHook, table: str, failure: str) -> OffloadError:
+    """The job's own refusal when it could still name one, else OFL-504 with the exit and the last lines."""
+    reported = hook.error
+    if reported and (kind := REGISTRY.get(str(reported.get("id")))):
+        return OffloadError(kind, str(reported.get("cause") or reported.get("message")), table=table)
+    lines: Sequence[str] = [line for line in hook._last_submit_log_lines if line][-5:]
+    code = hook._submit_sp.returncode if hook._submit_sp is not None else None
+    ended = f"spark-submit ended with {code}" if code is not None else failure.splitlines()[0]
+    said = f", last lines: {' | '.join(lines)}" if lines else ""
+    return OffloadError(JOB_FAILED, ended + said, table=table)

@@ -1,0 +1,168 @@
+"""The two light tasks of a table's DAG: thin calls into the domain, with an opening and a closing log line.
+
+The domain is imported inside the tasks: parsing ten DAGs must not load PyIceberg.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from airflow.sdk import Asset, Context, TriggerRule, get_current_context, task
+
+from include.offload.errors import PLAN_UNKNOWN, OffloadError
+from include.offload.spec.model import TableSpec
+from include.offload.windows import from_us
+from include.orchestration.assets import announce_once
+from include.orchestration.context import bind_log, quiet_libraries, settings_for
+from include.orchestration.failures import refusals
+from include.orchestration.params import requested
+
+if TYPE_CHECKING:
+    from airflow.sdk.definitions.xcom_arg import XComArg
+
+    from include.offload.model import Plan
+
+CHECK = "check_extent"
+SHIP = "offload"
+WATERMARK = "update_watermark"
+PLAN_KEY = "plan"
+QUERIES_A_CHECK = 4
+"""A check sends a few queries one after the other, each bounded by the spec's source time-out."""
+
+log = logging.getLogger(__name__)
+
+
+def _instant(us: int | None) -> str:
+    return f"{from_us(us):%Y-%m-%dT%H:%M:%S}Z" if us is not None else "none yet"
+
+
+def _xcom(plan: Plan) -> dict[str, Any]:
+    """What the next tasks and a reader of the XCom page need: the plan itself is in the ledger."""
+    return {
+        "plan_id": str(plan.plan_id),
+        "created": from_us(plan.created_us).isoformat(),
+        "touches_lake": plan.touches_lake,
+        "generation": plan.generation,
+        "rows": plan.rows,
+        "windows": len(plan.windows),
+        "slices": len(plan.slices),
+        "watermark_after": _instant(plan.watermark_after),
+    }
+
+
+def check_extent(spec: TableSpec) -> XComArg:
+    """The task that freezes a plan. False, and so `offload` skipped, when the plan moves no rows.
+
+    Only `offload` is skipped: trigger rules further down decide for themselves.
+    """
+
+    @task.short_circuit(
+        task_id=CHECK,
+        ignore_downstream_trigger_rules=False,
+        execution_timeout=timedelta(seconds=spec.source.limits.timeout_s * QUERIES_A_CHECK),
+        doc_md="Counts and hashes the settled windows in ClickHouse and freezes a plan in the ledger.",
+    )
+    def check() -> bool:
+        from include.offload.steps import RunRequest, open_context
+        from include.offload.steps import check_extent as step
+
+        context = get_current_context()
+        run = str(context["run_id"])
+        _open(spec, run)
+        started = time.monotonic()
+        with refusals():
+            asked = requested(spec, context["params"])
+            for note in asked.notes:
+                log.info("note: %s", note)
+            result = step(
+                open_context(settings_for(spec)),
+                spec,
+                RunRequest(run_id=run, from_us=asked.from_us, to_us=asked.to_us, force=asked.force),
+            )
+        plan = result.plan
+        bind_log(table=spec.identity, run=run, plan=str(plan.plan_id))
+        _describe(plan)
+        for note in result.notes:
+            log.info("note: %s", note)
+        context["ti"].xcom_push(key=PLAN_KEY, value=_xcom(plan))
+        log.info("check_extent %s: done in %.1f s", spec.identity, time.monotonic() - started)
+        return bool(plan.touches_lake)
+
+    return check()
+
+
+def _open(spec: TableSpec, run: str) -> None:
+    quiet_libraries()
+    bind_log(table=spec.identity, run=run)
+
+
+def _describe(plan: Plan) -> None:
+    log.info("plan %s: generation %s, after %s", plan.plan_id, plan.generation, plan.predecessor or "nothing")
+    log.info("looked at: %s on %s", plan.scan, plan.replica)
+    replaced = sum(1 for w in plan.windows if w.action == "replace")
+    log.info(
+        "to move: %s rows, %s windows to append, %s to replace, in %s slices",
+        plan.rows,
+        len(plan.windows) - replaced,
+        replaced,
+        len(plan.slices),
+    )
+    log.info("watermark: %s -> %s", _instant(plan.watermark_before), _instant(plan.watermark_after))
+
+
+def update_watermark(spec: TableSpec, asset: Asset) -> XComArg:
+    """The task that believes only Iceberg's marker, moves the watermark and announces the asset."""
+
+    @task(
+        task_id=WATERMARK,
+        trigger_rule=TriggerRule.NONE_FAILED,
+        outlets=[asset],
+        execution_timeout=timedelta(minutes=10),
+        doc_md="Reads the commit marker from Iceberg, moves ledger and watermark, announces the asset.",
+    )
+    def update() -> dict[str, Any]:
+        from include.offload.steps import open_context
+        from include.offload.steps import update_watermark as step
+
+        context = get_current_context()
+        run = str(context["run_id"])
+        _open(spec, run)
+        started = time.monotonic()
+        with refusals():
+            plan = context["ti"].xcom_pull(task_ids=CHECK, key=PLAN_KEY)
+            if not plan:
+                raise OffloadError(PLAN_UNKNOWN, f"{CHECK} left no plan for this run", table=spec.identity)
+            plan_id = str(plan["plan_id"])
+            bind_log(table=spec.identity, run=run, plan=plan_id)
+            result = step(open_context(settings_for(spec)), spec, UUID(plan_id))
+        summary = {
+            "table": spec.identity,
+            "rows": result.rows,
+            "windows": result.windows,
+            # text: 64-bit numbers lose their last digits in a browser
+            "snapshot_id": str(result.snapshot_id) if result.snapshot_id is not None else None,
+            "watermark": _instant(result.watermark_us),
+            "generation": result.generation,
+        }
+        told = announce_once(context, asset, plan_id, datetime.fromisoformat(plan["created"]), summary)
+        _close(spec, summary, context, told=told, seconds=time.monotonic() - started)
+        return {"plan": plan_id, **summary}
+
+    return update()
+
+
+def _close(spec: TableSpec, summary: dict[str, Any], context: Context, *, told: bool, seconds: float) -> None:
+    log.info(
+        "update_watermark %s: %s rows, %s windows, snapshot %s, watermark %s, %.1f s",
+        spec.identity,
+        summary["rows"],
+        summary["windows"],
+        summary["snapshot_id"] or "unchanged",
+        summary["watermark"],
+        seconds,
+    )
+    log.info("asset event: %s", "announced with this task's success" if told else "was announced before, not again")
