@@ -215,8 +215,8 @@ class Plan:
     """All that was looked at; clearing the run looks at it again."""
     windows: tuple[PlannedWindow, ...]
     slices: tuple[Slice, ...]
-    origin_us: int
-    """Where the table's accounting begins; the watermark counts gaplessly from here."""
+    origin_us: int | None
+    """Where the table's accounting begins; the watermark counts gaplessly from here. None: no row was ever seen."""
     watermark_before: int | None
     watermark_after: int | None
     max_sequence: int | None

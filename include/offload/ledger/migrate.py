@@ -11,9 +11,6 @@ from sqlalchemy import text
 
 from include.offload.ledger.store import engine_for
 
-HEAD = "0001"
-"""The revision that this code expects; a test holds it against the migrations."""
-
 
 def _config() -> Config:
     config = Config()

@@ -20,12 +20,12 @@ CREATE TABLE offload.tables (
     identity text NOT NULL UNIQUE,
     cursor_column text NOT NULL,
     width_us bigint NOT NULL CHECK (width_us > 0),
-    origin_us bigint NOT NULL,
+    origin_us bigint,
     source_identity text NOT NULL,
     target text NOT NULL UNIQUE,
     created_at timestamptz NOT NULL DEFAULT now()
 );
-COMMENT ON COLUMN offload.tables.origin_us IS 'where accounting begins, microseconds since the epoch, UTC';
+COMMENT ON COLUMN offload.tables.origin_us IS 'where accounting begins, microseconds since the epoch, UTC; NULL until the first row is seen';
 
 CREATE TABLE offload.plans (
     plan_id uuid PRIMARY KEY,

@@ -1,0 +1,316 @@
+"""check_extent: adopt what already landed, look at ClickHouse, freeze a plan (rules 4 to 11)."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pyiceberg.table import Table
+
+from include.offload.context import Context
+from include.offload.crashpoint import reached
+from include.offload.errors import (
+    LEDGER_DISAGREES,
+    PLAN_UNKNOWN,
+    RANGE_REFUSED,
+    REPLICA_LAGS,
+    TARGET_MISSING,
+    TARGET_ROLLED_BACK,
+    OffloadError,
+)
+from include.offload.lake import marker as markers
+from include.offload.lake.catalog import find_table
+from include.offload.lake.marker import Marker
+from include.offload.lake.schema import check_agrees
+from include.offload.ledger.store import Head, Landed
+from include.offload.model import Extent, Plan, Projection, SourceTable, Target
+from include.offload.planning import Left, Rules, decide, describe_left
+from include.offload.slicing import cut, rows_per_slice
+from include.offload.source.client import Client
+from include.offload.source.describe import describe
+from include.offload.source.extent import MAX_WINDOWS_PER_PLAN, ExtentQuery, cut_to_limit, min_cursor_us, read_extent
+from include.offload.source.projection import partition_columns, project, sort_sql
+from include.offload.source.ttl import expiry_sql
+from include.offload.spec.model import TableSpec
+from include.offload.windows import Grid, Span, from_us, gapless_end, subtract
+
+EXPIRY_MARGIN_US = 600 * 1_000_000
+"""Rule 18's margin beyond the job time-out: ten minutes, far above clock skew and a slow commit."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What a run was asked for. from_us, to_us: cursor time, µs UTC; force: replace unchanged windows too."""
+
+    run_id: str
+    from_us: int | None = None
+    to_us: int | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """A plan, what was left alone, and lines for the log."""
+
+    plan: Plan
+    left: tuple[Left, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What one look at the source yields besides the extent."""
+
+    source: SourceTable
+    projection: Projection
+    query: ExtentQuery
+    settled_us: int
+    now_us: int
+    expiry_readable: bool
+
+
+def check_extent(ctx: Context, spec: TableSpec, request: RunRequest) -> CheckResult:
+    """Plan one run and freeze the plan in the ledger. Raises OFL-2xx, 3xx, 4xx."""
+    ctx.ledger.check_schema()
+    result = _plan(ctx, spec, request)
+    ctx.ledger.freeze(result.plan)
+    reached("plan-frozen")
+    return result
+
+
+def preview(ctx: Context, spec: TableSpec, request: RunRequest) -> CheckResult:
+    """The plan that `check_extent` would freeze now; it is not frozen."""
+    ctx.ledger.check_schema()
+    return _plan(ctx, spec, request)
+
+
+def _plan(ctx: Context, spec: TableSpec, request: RunRequest) -> CheckResult:
+    grid = Grid(spec.window_us)
+    with ctx.connect(spec, comment=f"offload check {spec.identity} {request.run_id}") as client:
+        look = _look(client, spec, grid)
+        table = find_table(ctx.catalog, (spec.target.namespace, spec.target.table), spec.identity)
+        if table is not None:
+            check_agrees(table, look.projection, spec)
+        known = ctx.ledger.head(spec.identity)
+        origin = known.origin_us if known and known.origin_us is not None else _origin(client, spec, look, grid)
+        head = ctx.ledger.register(
+            spec.identity,
+            cursor=spec.cursor,
+            width_us=spec.window_us,
+            source=look.source.identity,
+            target=f"{spec.target.namespace}.{spec.target.table}",
+            origin_us=origin,
+        )
+        head, marker = adopt(ctx, spec, table, head)
+        scan = _scan(ctx, spec, request, head, look, grid)
+        shipped, empty = ctx.ledger.windows(head, grid, [scan])
+        known_spans = [*(grid.span(n) for n in shipped), *empty]
+        append = tuple(subtract(scan, known_spans))
+        if sum(s.hi - s.lo for s in append) > MAX_WINDOWS_PER_PLAN * grid.width_us:
+            scan = Span(scan.lo, min(scan.hi, *(cut_to_limit(client, look.query, s).hi for s in append)))
+            append = tuple(Span(s.lo, min(s.hi, scan.hi)) for s in append if s.lo < scan.hi)
+            shipped = {n: w for n, w in shipped.items() if grid.span(n).hi <= scan.hi}
+        spans = [] if scan.empty else [scan]
+        extent = read_extent(client, look.query, spans, now_us=look.now_us, origin_us=head.origin_us or look.settled_us)
+        bytes_per_row = _bytes_per_row(client, spec)
+    safe_until = look.now_us + ctx.settings.job_timeout_s * 1_000_000 + EXPIRY_MARGIN_US
+    rules = Rules(
+        grid=grid,
+        fingerprint=look.projection.fingerprint,
+        follow_deletes=spec.deletes == "follow",
+        safe_until_us=safe_until if look.expiry_readable else None,
+        force=request.force,
+    )
+    decision = decide(extent, append, shipped, empty, rules)
+    target_rows = rows_per_slice(
+        sum(w.rows for w in decision.windows),
+        max_rows=spec.slice.rows,
+        max_bytes=spec.slice.bytes,
+        bytes_per_row=bytes_per_row,
+        concurrency=spec.slice.concurrency,
+    )
+    start = head.watermark_us if head.watermark_us is not None else head.origin_us
+    plan = Plan(
+        plan_id=uuid.uuid4(),
+        pipeline=ctx.pipeline,
+        table=spec.identity,
+        run_id=request.run_id,
+        generation=max(head.generation, marker.generation if marker else 0) + 1,
+        predecessor=marker.plan if marker else None,
+        source_identity=look.source.identity,
+        replica=extent.replica,
+        target=_target(spec, table),
+        projection=look.projection,
+        partition=look.query.partition,
+        sort=sort_sql(spec, look.projection),
+        cursor=spec.cursor,
+        cursor_type=next(c.type for c in look.source.columns if c.name == spec.cursor),
+        width_us=spec.window_us,
+        append=append,
+        scan=scan,
+        windows=decision.windows,
+        slices=cut(extent.cells, decision.windows, append, grid, target_rows),
+        origin_us=head.origin_us,
+        watermark_before=head.watermark_us,
+        watermark_after=None if start is None else gapless_end(start, [*known_spans, *append]),
+        max_sequence=extent.max_sequence,
+        spec_json=spec.model_dump_json(),
+        created_us=look.now_us,
+    )
+    return CheckResult(plan, decision.left, tuple(_notes(extent, decision.left, grid, plan)))
+
+
+def _look(client: Client, spec: TableSpec, grid: Grid) -> _Look:
+    source = describe(client, spec.source.database, spec.source.table)
+    _check_replica(client, spec)
+    projection = project(spec, source)
+    expiry = expiry_sql(source, spec)
+    now = client.now_us()
+    query = ExtentQuery(
+        database=spec.source.database,
+        table=spec.source.table,
+        cursor=spec.cursor,
+        sequence=spec.sequence,
+        final=spec.source.final,
+        grid=grid,
+        projection=projection,
+        partition=partition_columns(spec, projection),
+        expiry=expiry.sql,
+    )
+    readable = expiry.readable and not source.ttl_group_by
+    return _Look(source, projection, query, grid.settled_until(now, spec.settle_us), now, readable)
+
+
+def _check_replica(client: Client, spec: TableSpec) -> None:
+    """Raises OFL-210 when the pinned replica of a replicated table lags more than settle (rule 11)."""
+    rows = client.query(
+        "SELECT absolute_delay FROM system.replicas WHERE database = {db:String} AND table = {table:String}",
+        {"db": spec.source.database, "table": spec.source.table},
+    )
+    for (delay,) in rows:
+        if int(delay) * 1_000_000 > spec.settle_us:
+            raise OffloadError(
+                REPLICA_LAGS,
+                f"{client.endpoint.name} is {delay} s behind, settle is {spec.settle_us // 1_000_000} s",
+                table=spec.identity,
+            )
+
+
+def _origin(client: Client, spec: TableSpec, look: _Look, grid: Grid) -> int | None:
+    """Where accounting begins: the window of `start`, else of the oldest row; None while there is no row."""
+    if spec.start_us is not None:
+        return grid.floor(spec.start_us)
+    oldest = min_cursor_us(client, look.query)
+    return None if oldest is None else grid.floor(oldest)
+
+
+def _scan(ctx: Context, spec: TableSpec, request: RunRequest, head: Head, look: _Look, grid: Grid) -> Span:
+    """What this run looks at (rule 8)."""
+    settled = look.settled_us
+    if request.from_us is not None or request.to_us is not None:
+        return _asked(spec, request, head, grid, settled)
+    if head.origin_us is None:
+        return Span(settled, settled)
+    first = ctx.ledger.first_scan(spec.identity, request.run_id)
+    if first is not None:
+        return first
+    watermark = head.watermark_us if head.watermark_us is not None else head.origin_us
+    lo = max(head.origin_us, min(watermark, grid.floor(settled - spec.horizon_us)))
+    return Span(min(lo, max(settled, watermark)), max(settled, watermark))
+
+
+def _asked(spec: TableSpec, request: RunRequest, head: Head, grid: Grid, settled: int) -> Span:
+    """A range that was asked for, rounded outwards to windows. Raises OFL-407 when nothing of it can be offloaded."""
+    lowest = grid.floor(spec.start_us) if spec.start_us is not None else None
+    lo = grid.floor(request.from_us) if request.from_us is not None else (head.origin_us if lowest is None else lowest)
+    hi = settled if request.to_us is None else min(grid.ceil(request.to_us), settled)
+    if lo is None:
+        raise OffloadError(RANGE_REFUSED, "the source never held a row", table=spec.identity)
+    if lowest is not None and lo < lowest:
+        raise OffloadError(
+            RANGE_REFUSED, f"it begins before `start`, {from_us(lowest):%Y-%m-%dT%H:%M:%SZ}", table=spec.identity
+        )
+    if hi <= lo:
+        raise OffloadError(
+            RANGE_REFUSED,
+            f"no whole window from {from_us(lo):%Y-%m-%dT%H:%M:%SZ} to {from_us(hi):%Y-%m-%dT%H:%M:%SZ} is settled",
+            table=spec.identity,
+        )
+    return Span(lo, hi)
+
+
+def adopt(ctx: Context, spec: TableSpec, table: Table | None, head: Head) -> tuple[Head, Marker | None]:
+    """Bring the ledger up to the marker: a plan that landed without the ledger knowing is promoted (rule 5).
+
+    Raises OFL-405 when they disagree in a way that only a rebuild mends.
+    """
+    if table is None:
+        if head.plan_id is not None:
+            raise OffloadError(TARGET_MISSING, f"{spec.target.namespace}.{spec.target.table}", table=spec.identity)
+        return head, None
+    marker = markers.read(table, spec.identity, ctx.pipeline)
+    if marker is None:
+        if head.plan_id is not None:
+            raise OffloadError(
+                TARGET_ROLLED_BACK, f"the table is empty, the ledger's head is plan {head.plan_id}", table=spec.identity
+            )
+        return head, None
+    uuid_now = str(table.metadata.table_uuid)
+    if head.plan_id == marker.plan:
+        if (head.target_uuid, head.snapshot_id) != (uuid_now, marker.snapshot_id):
+            raise OffloadError(
+                LEDGER_DISAGREES,
+                f"plan {marker.plan} is in table {uuid_now} snapshot {marker.snapshot_id}, the ledger holds"
+                f" {head.target_uuid} snapshot {head.snapshot_id}",
+                table=spec.identity,
+            )
+        return head, marker
+    try:
+        plan, _ = ctx.ledger.plan(marker.plan)
+    except OffloadError as error:
+        if error.kind is not PLAN_UNKNOWN:
+            raise
+        raise OffloadError(
+            LEDGER_DISAGREES, f"it does not know the marker's plan {marker.plan}", table=spec.identity
+        ) from error
+    outcome = ctx.ledger.attempt(marker.attempt)
+    if outcome is None:
+        raise OffloadError(
+            LEDGER_DISAGREES, f"it does not know the marker's attempt {marker.attempt}", table=spec.identity
+        )
+    ctx.ledger.promote(plan, outcome, Landed(uuid_now, marker.snapshot_id, marker.sequence_number))
+    moved = ctx.ledger.head(spec.identity)
+    if moved is None or moved.plan_id != marker.plan:
+        raise OffloadError(LEDGER_DISAGREES, f"it holds {head.plan_id}, the marker {marker.plan}", table=spec.identity)
+    return moved, marker
+
+
+def _target(spec: TableSpec, table: Table | None) -> Target:
+    if table is None:
+        return Target(spec.target.namespace, spec.target.table, None, None, None)
+    meta = table.metadata
+    return Target(
+        spec.target.namespace, spec.target.table, str(meta.table_uuid), meta.current_schema_id, meta.default_spec_id
+    )
+
+
+def _bytes_per_row(client: Client, spec: TableSpec) -> float:
+    """Uncompressed bytes of a row in ClickHouse, 0 when it holds no row."""
+    ((rows, size),) = client.query(
+        "SELECT sum(rows), sum(data_uncompressed_bytes) FROM system.parts"
+        " WHERE active AND database = {db:String} AND table = {table:String}",
+        {"db": spec.source.database, "table": spec.source.table},
+    )
+    return float(size) / float(rows) if rows else 0.0
+
+
+def _notes(extent: Extent, left: Sequence[Left], grid: Grid, plan: Plan) -> list[str]:
+    notes = describe_left(left, grid)
+    if extent.rows_before_start:
+        notes.append(f"{extent.rows_before_start} rows lie before the table's start and are not offloaded")
+    if extent.rows_in_future:
+        notes.append(f"{extent.rows_in_future} rows lie in the future; they are offloaded when their window settles")
+    if plan.origin_us is None:
+        notes.append("the source has never held a row; nothing is anchored yet")
+    return notes

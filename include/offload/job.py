@@ -1,0 +1,279 @@
+"""The offload job: a frozen plan in, one Iceberg commit out (rules 12 to 19). Runs in the Spark driver."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+from pyiceberg.manifest import DataFile
+from pyiceberg.table import Table
+from pyiceberg.typedef import Record
+
+from include.offload.context import Context, limits
+from include.offload.crashpoint import reached
+from include.offload.errors import AUDIT_FAILED, PLAN_SUPERSEDED, RANGE_REFUSED, OffloadError
+from include.offload.lake import rewriting
+from include.offload.lake.catalog import create_table, find_table
+from include.offload.lake.commit import guard, land
+from include.offload.lake.rewriting import Replacement, find_replacement
+from include.offload.lake.schema import check_agrees
+from include.offload.lake.shipping import SliceTask, slice_sql, source_name
+from include.offload.model import Action, Outcome, Plan, ShippedFile, Slice, WindowState, earliest
+from include.offload.source.client import Client
+from include.offload.source.extent import ExtentQuery
+from include.offload.source.sql import spans_sql, window_sql
+from include.offload.spec.model import TableSpec
+from include.offload.windows import Grid, Span, subtract
+
+log = logging.getLogger(__name__)
+
+MAX_ROUNDS = 3
+"""How often slices are read again without the windows that changed under the read, before the attempt gives up."""
+COMMIT_MARGIN_US = 60 * 1_000_000
+"""Before committing, an expiry must still be this far off (rule 18): the commit itself takes seconds."""
+
+RunTasks = Callable[[Sequence[SliceTask]], Iterable[ShippedFile]]
+
+
+def ship(ctx: Context, plan_id: uuid.UUID, run_tasks: RunTasks) -> Outcome:
+    """Ship a frozen plan and commit it, or find that it already landed.
+
+    run_tasks: runs `shipping.ship` on every task, wherever, and yields the files as they are done. Raises OFL-402 when
+    another plan passed this one, and OFL-2xx, 3xx, 4xx otherwise; then nothing was committed, but for OFL-404.
+    """
+    started = time.monotonic()
+    plan, status = ctx.ledger.plan(plan_id)
+    spec = TableSpec.model_validate_json(plan.spec_json)
+    if not plan.touches_lake:
+        return Outcome(plan_id, "nothing", None, 0, 0, 0, (), (), plan.watermark_after, 0.0)
+    if status == "superseded":
+        raise OffloadError(PLAN_SUPERSEDED, f"the ledger holds plan {plan_id} as superseded", table=plan.table)
+    table = find_table(ctx.catalog, plan.target.identifier, plan.table)
+    if table is None and plan.target.uuid is None:
+        table = create_table(ctx.catalog, spec, plan.projection)
+    if table is None:
+        raise OffloadError(
+            PLAN_SUPERSEDED, f"the table {plan.target.uuid} that it was planned for is gone", table=plan.table
+        )
+    check_agrees(table, plan.projection, spec)
+    if status == "committed":
+        return _already(ctx, plan, None, started)
+    marker = guard(table, plan)
+    if marker is not None and marker.plan == plan_id:
+        return _already(ctx, plan, marker.attempt, started)
+    attempt = uuid.uuid4()
+    files, pending = _read(ctx, spec, plan, table, attempt, run_tasks)
+    outcome = _outcome(plan, files, pending, time.monotonic() - started)
+    reached("audited")
+    _check_expiry(ctx, spec, plan)
+    ctx.ledger.record_attempt(attempt, outcome)
+    landing = land(
+        ctx.catalog,
+        plan,
+        attempt,
+        outcome.watermark,
+        [_data_file(table, f) for f in files if f.rows],
+        lambda now: _replacement(now, plan, set(pending), attempt),
+    )
+    return (
+        replace(outcome, status="committed", snapshot_id=landing.marker.snapshot_id, seconds=time.monotonic() - started)
+        if landing.marker.attempt == attempt
+        else _already(ctx, plan, landing.marker.attempt, started)
+    )
+
+
+def _already(ctx: Context, plan: Plan, attempt: uuid.UUID | None, started: float) -> Outcome:
+    """The outcome of a plan that landed before this call: nothing is done, and that is a success (rule 17)."""
+    known = ctx.ledger.attempt(attempt) if attempt else None
+    base = known or Outcome(plan.plan_id, "", None, 0, 0, 0, (), (), plan.watermark_after, 0.0)
+    return replace(base, status="already-committed", seconds=time.monotonic() - started)
+
+
+def _read(
+    ctx: Context,
+    spec: TableSpec,
+    plan: Plan,
+    table: Table,
+    attempt: uuid.UUID,
+    run_tasks: RunTasks,
+) -> tuple[list[ShippedFile], tuple[int, ...]]:
+    """All slices as files, and the windows that had to be left pending because they changed under the read."""
+    grid = Grid(plan.width_us)
+    todo: list[Slice] = list(plan.slices)
+    done: list[ShippedFile] = []
+    pending: set[int] = set()
+    try:
+        for round_ in range(MAX_ROUNDS):
+            for file in run_tasks([_task(ctx, spec, plan, table, attempt, s, round_) for s in todo]):
+                done.append(file)
+            short = _short_windows(ctx, spec, plan, done, pending)
+            if not short:
+                return done, tuple(sorted(pending))
+            pending |= short
+            log.warning("%d windows changed under the read and stay pending", len(short))
+            holes = [grid.span(n) for n in short]
+            todo = []
+            for slice_ in plan.slices:
+                if any(h.overlaps(s) for h in holes for s in slice_.spans):
+                    spans = tuple(part for s in slice_.spans for part in subtract(s, [grid.span(n) for n in pending]))
+                    done = [f for f in done if not _drop(table, f, slice_.number)]
+                    if spans:
+                        todo.append(replace(slice_, spans=spans))
+        raise OffloadError(AUDIT_FAILED, f"windows kept changing in {MAX_ROUNDS} rounds of reading", table=plan.table)
+    except BaseException:
+        _clean_up(table, done)
+        raise
+
+
+def _drop(table: Table, file: ShippedFile, slice_number: int) -> bool:
+    if file.slice_number != slice_number:
+        return False
+    if file.rows:
+        table.io.delete(file.path)
+    return True
+
+
+def _clean_up(table: Table, files: Sequence[ShippedFile]) -> None:
+    """Delete what this attempt wrote; only ever called before a commit was sent (rule 13)."""
+    for file in files:
+        try:
+            if file.rows:
+                table.io.delete(file.path)
+        except OSError as error:
+            log.warning("left for orphan removal: %s (%s)", file.path, error)
+
+
+def _task(
+    ctx: Context, spec: TableSpec, plan: Plan, table: Table, attempt: uuid.UUID, slice_: Slice, round_: int
+) -> SliceTask:
+    return SliceTask(
+        number=slice_.number,
+        table=plan.table,
+        sql=slice_sql(plan, slice_, source_name(spec.source.database, spec.source.table), spec.source.final),
+        rows=slice_.rows,
+        path=rewriting.data_path(table, attempt, f"{slice_.number:05d}-{round_}"),
+        partition=slice_.partition,
+        schema_json=table.schema().model_dump_json(),
+        comment=f"offload ship {plan.table} plan {plan.plan_id} slice {slice_.number}",
+        limits=limits(spec),
+        table_properties=dict(table.properties),
+        endpoint=ctx.endpoint(spec, plan.replica),
+        io_properties=dict(table.io.properties),
+    )
+
+
+def shipped_windows(files: Iterable[ShippedFile]) -> dict[int, WindowState]:
+    """The windows of all files, summed."""
+    out: dict[int, WindowState] = {}
+    for file in files:
+        for state in file.windows:
+            out[state.window] = out[state.window] + state if state.window in out else state
+    return out
+
+
+def _short_windows(
+    ctx: Context, spec: TableSpec, plan: Plan, files: Sequence[ShippedFile], pending: set[int]
+) -> set[int]:
+    """Audit (rule 12): the windows of which fewer rows were shipped than planned, and than a second count finds.
+
+    Raises OFL-403 when a file holds another number of rows than its windows add up to, or a window that the plan
+    does not ship.
+    """
+    for file in files:
+        if file.rows != sum(w.rows for w in file.windows):
+            raise OffloadError(
+                AUDIT_FAILED,
+                f"{file.path} holds {file.rows} rows, its windows add up to another number",
+                table=plan.table,
+            )
+    shipped = shipped_windows(files)
+    grid = Grid(plan.width_us)
+    planned = {w.window: w for w in plan.windows}
+    for number in shipped:
+        span = grid.span(number)
+        if number in pending or (number not in planned and not any(a.lo <= span.lo < a.hi for a in plan.append)):
+            raise OffloadError(
+                AUDIT_FAILED, f"rows of window {span} came, which the plan does not ship", table=plan.table
+            )
+    short = [w for w in plan.windows if w.window not in pending and _rows(shipped, w.window) < w.rows]
+    if not short:
+        return set()
+    with ctx.connect(spec, f"offload audit {plan.table} plan {plan.plan_id}", plan.replica) as client:
+        again = count_windows(client, spec, plan, [grid.span(w.window) for w in short])
+    return {w.window for w in short if _rows(shipped, w.window) < again.get(w.window, 0)}
+
+
+def _rows(states: dict[int, WindowState], window: int) -> int:
+    return states[window].rows if window in states else 0
+
+
+def count_windows(client: Client, spec: TableSpec, plan: Plan, spans: Sequence[Span]) -> dict[int, int]:
+    """Rows per window number in ClickHouse now."""
+    query = ExtentQuery(
+        spec.source.database, spec.source.table, plan.cursor, None, spec.source.final, Grid(plan.width_us),
+        plan.projection, (), None,
+    )  # fmt: skip
+    sql = (
+        f"SELECT {window_sql(plan.cursor, plan.width_us)} AS w, count() FROM {query.source}"
+        f" WHERE {spans_sql(plan.cursor, spans)} GROUP BY w"
+    )
+    return {int(w): int(n) for w, n in client.query(sql)}
+
+
+def _outcome(plan: Plan, files: Sequence[ShippedFile], pending: tuple[int, ...], seconds: float) -> Outcome:
+    grid = Grid(plan.width_us)
+    shipped = shipped_windows(files)
+    expiries = {w.window: w.expiry_us for w in plan.windows}
+    for window in plan.windows:
+        if window.window not in pending:
+            shipped.setdefault(window.window, WindowState(window.window, 0, 0))
+    watermark = plan.watermark_after
+    for number in pending:
+        low = grid.span(number).lo
+        if watermark is not None and low < watermark and low >= (plan.watermark_before or low):
+            watermark = low
+    return Outcome(
+        plan_id=plan.plan_id,
+        status="shipped",
+        snapshot_id=None,
+        rows=sum(f.rows for f in files),
+        files=sum(1 for f in files if f.rows),
+        bytes=sum(f.bytes for f in files),
+        windows=tuple(replace(shipped[n], expiry_us=earliest(expiries.get(n))) for n in sorted(shipped)),
+        pending=pending,
+        watermark=watermark,
+        seconds=seconds,
+    )
+
+
+def _check_expiry(ctx: Context, spec: TableSpec, plan: Plan) -> None:
+    """Rule 18, the second look: raises OFL-407 when a window to be replaced is about to expire."""
+    expiries = [w.expiry_us for w in plan.windows if w.action is Action.REPLACE]
+    soonest = earliest(*expiries)
+    if soonest is None:
+        return
+    with ctx.connect(spec, f"offload audit {plan.table} plan {plan.plan_id}", plan.replica) as client:
+        now = client.now_us()
+    if soonest <= now + COMMIT_MARGIN_US:
+        raise OffloadError(
+            RANGE_REFUSED, "rows of a window that it replaces are expiring in ClickHouse", table=plan.table
+        )
+
+
+def _replacement(table: Table, plan: Plan, pending: set[int], attempt: uuid.UUID) -> Replacement:
+    grid = Grid(plan.width_us)
+    windows = [w for w in plan.windows if w.action is Action.REPLACE and w.window not in pending]
+    if not windows:
+        return Replacement()
+    found = find_replacement(table, plan.table, plan.cursor, [grid.span(w.window) for w in windows], attempt)
+    expected = sum(w.ledger_rows or 0 for w in windows)
+    if found.rows_removed != expected:
+        log.warning("the lake held %d rows in the replaced windows, the ledger %d", found.rows_removed, expected)
+    return found
+
+
+def _data_file(table: Table, file: ShippedFile) -> DataFile:
+    return rewriting.data_file(table, file.path, file.bytes, file.rows, Record(*file.partition), file.statistics)

@@ -1,0 +1,76 @@
+"""The catalog: whatever PyIceberg's own configuration names. Finding, creating and reloading the table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import requests
+from pyiceberg.catalog import Catalog, load_catalog
+from pyiceberg.exceptions import NamespaceAlreadyExistsError, NoSuchTableError, TableAlreadyExistsError
+from pyiceberg.table import Table
+
+from include.offload.errors import CATALOG_UNREACHABLE, SETTING_MISSING, STORE_REFUSED, OffloadError
+from include.offload.lake.schema import partition_spec_of, schema_of, sort_order_of
+from include.offload.model import Projection
+from include.offload.spec.model import TableSpec
+
+TABLE_PROPERTIES = {
+    "format-version": "2",
+    "write.parquet.compression-codec": "zstd",
+    "write.metadata.delete-after-commit.enabled": "true",
+    "write.metadata.previous-versions-max": "100",
+}
+
+
+@contextmanager
+def reaching(table: str | None = None) -> Iterator[None]:
+    """Turn what a catalog or store that is away throws into OFL-301 and OFL-307."""
+    try:
+        yield
+    except requests.ConnectionError as error:
+        raise OffloadError(CATALOG_UNREACHABLE, _short(error), table=table) from error
+    except (requests.Timeout, requests.HTTPError) as error:
+        raise OffloadError(CATALOG_UNREACHABLE, _short(error), table=table) from error
+    except OSError as error:
+        raise OffloadError(STORE_REFUSED, _short(error), table=table) from error
+
+
+def open_catalog(name: str) -> Catalog:
+    """The catalog `name` of PyIceberg's configuration. Raises OFL-102 when it is not configured, OFL-301 when away."""
+    try:
+        with reaching():
+            return load_catalog(name)
+    except ValueError as error:
+        raise OffloadError(SETTING_MISSING, f"Iceberg catalog `{name}`: {error}") from error
+
+
+def find_table(catalog: Catalog, identifier: tuple[str, str], table: str) -> Table | None:
+    """The Iceberg table, freshly loaded; None when it does not exist. Raises OFL-301."""
+    with reaching(table):
+        try:
+            return catalog.load_table(identifier)
+        except NoSuchTableError:
+            return None
+
+
+def create_table(catalog: Catalog, spec: TableSpec, projection: Projection) -> Table:
+    """Create the Iceberg table of a spec; when someone was faster, load theirs."""
+    schema = schema_of(projection)
+    with reaching(spec.identity):
+        with suppress(NamespaceAlreadyExistsError):
+            catalog.create_namespace(spec.target.namespace)
+        try:
+            return catalog.create_table(
+                (spec.target.namespace, spec.target.table),
+                schema=schema,
+                partition_spec=partition_spec_of(spec, schema),
+                sort_order=sort_order_of(spec, schema),
+                properties=TABLE_PROPERTIES | dict(spec.target.properties),
+            )
+        except TableAlreadyExistsError:
+            return catalog.load_table((spec.target.namespace, spec.target.table))
+
+
+def _short(error: Exception) -> str:
+    return str(error).strip().replace("\n", " ")[:500]

@@ -1,0 +1,130 @@
+"""The commit marker: what the Iceberg table itself says of the last plan that landed (rules 1 to 4)."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+
+from pyiceberg.table import Table
+from pyiceberg.table.snapshots import Snapshot
+
+from include.offload.errors import (
+    TARGET_FOREIGN,
+    TARGET_ROLLED_BACK,
+    TARGET_WITHOUT_MARKER,
+    OffloadError,
+)
+
+VERSION = "1"
+PREFIX = "offload."
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """Table properties and snapshot summary of a commit of ours. `watermark_us`: µs UTC, None before any."""
+
+    pipeline: uuid.UUID
+    source: str
+    plan: uuid.UUID
+    generation: int
+    attempt: uuid.UUID
+    watermark_us: int | None
+    snapshot_id: int
+    sequence_number: int
+
+    def properties(self) -> dict[str, str]:
+        """The `offload.*` entries, the same in table properties and snapshot summary."""
+        return {
+            f"{PREFIX}version": VERSION,
+            f"{PREFIX}pipeline": str(self.pipeline),
+            f"{PREFIX}source": self.source,
+            f"{PREFIX}plan": str(self.plan),
+            f"{PREFIX}generation": str(self.generation),
+            f"{PREFIX}attempt": str(self.attempt),
+            f"{PREFIX}watermark": "" if self.watermark_us is None else str(self.watermark_us),
+            f"{PREFIX}snapshot-id": str(self.snapshot_id),
+            f"{PREFIX}sequence-number": str(self.sequence_number),
+        }
+
+
+def parse(properties: dict[str, str]) -> Marker | None:
+    """The marker in a set of properties, None when there is none. Raises ValueError on a mangled one."""
+    if f"{PREFIX}plan" not in properties:
+        return None
+
+    def get(name: str) -> str:
+        value = properties.get(PREFIX + name)
+        if value is None:
+            raise ValueError(f"the commit marker lacks {PREFIX}{name}")
+        return value
+
+    if get("version") != VERSION:
+        raise ValueError(f"the commit marker has version {get('version')}, this code knows {VERSION}")
+    watermark = get("watermark")
+    return Marker(
+        pipeline=uuid.UUID(get("pipeline")),
+        source=get("source"),
+        plan=uuid.UUID(get("plan")),
+        generation=int(get("generation")),
+        attempt=uuid.UUID(get("attempt")),
+        watermark_us=int(watermark) if watermark else None,
+        snapshot_id=int(get("snapshot-id")),
+        sequence_number=int(get("sequence-number")),
+    )
+
+
+def read(table: Table, identity: str, pipeline: uuid.UUID) -> Marker | None:
+    """The marker of a table, checked: ours, and not rolled back. None: the table has no snapshot at all.
+
+    Raises OFL-303 (another pipeline), OFL-304 (data, but no marker), OFL-305 (rolled back).
+    """
+    try:
+        marker = parse(table.properties) or recover(table)
+    except ValueError as error:
+        raise OffloadError(TARGET_WITHOUT_MARKER, str(error), table=identity) from error
+    if marker is None:
+        if table.metadata.snapshots:
+            raise OffloadError(
+                TARGET_WITHOUT_MARKER, f"{len(table.metadata.snapshots)} snapshots, none with a marker", table=identity
+            )
+        return None
+    if marker.pipeline != pipeline:
+        raise OffloadError(TARGET_FOREIGN, f"pipeline {marker.pipeline} wrote it, this is {pipeline}", table=identity)
+    check_not_rolled_back(table, marker, identity)
+    return marker
+
+
+def recover(table: Table) -> Marker | None:
+    """The newest marker in the snapshot summaries of main's ancestry (rule 3)."""
+    snapshot = table.current_snapshot()
+    while snapshot is not None:
+        summary = snapshot.summary.additional_properties if snapshot.summary else {}
+        marker = parse(summary)
+        if marker is not None:
+            return marker
+        snapshot = _parent(table, snapshot.parent_snapshot_id)
+    return None
+
+
+def check_not_rolled_back(table: Table, marker: Marker, identity: str) -> None:
+    """Walk main back to the marker's snapshot (rule 4). Raises OFL-305 when an older one comes first."""
+    snapshot = table.current_snapshot()
+    if snapshot is None:
+        raise OffloadError(
+            TARGET_ROLLED_BACK, f"main has no snapshot, the marker names {marker.snapshot_id}", table=identity
+        )
+    while snapshot is not None:
+        if snapshot.snapshot_id == marker.snapshot_id:
+            return
+        if snapshot.sequence_number is not None and snapshot.sequence_number < marker.sequence_number:
+            raise OffloadError(
+                TARGET_ROLLED_BACK,
+                f"main holds snapshot {snapshot.snapshot_id} (sequence {snapshot.sequence_number}) where the marker"
+                f" names {marker.snapshot_id} (sequence {marker.sequence_number})",
+                table=identity,
+            )
+        snapshot = _parent(table, snapshot.parent_snapshot_id)
+
+
+def _parent(table: Table, snapshot_id: int | None) -> Snapshot | None:
+    return None if snapshot_id is None else table.snapshot_by_id(snapshot_id)

@@ -1,0 +1,152 @@
+"""One slice: a ClickHouse query in, a Parquet file out, counted and hashed per window on the way (rules 12 and 13).
+
+Runs inside a Spark executor; knows neither Spark nor the ledger.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+from pyiceberg.io import load_file_io
+from pyiceberg.schema import Schema
+
+from include.offload.crashpoint import reached
+from include.offload.errors import SOURCE_STREAM_BROKEN, STORE_REFUSED, OffloadError
+from include.offload.lake.files import ParquetSink
+from include.offload.model import Plan, ShippedFile, Slice, WindowState
+from include.offload.source.client import Client, Endpoint
+from include.offload.source.sql import partition_sql, quote, spans_sql, window_sql
+
+END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
+"""How an Arrow IPC stream ends; without it the sender broke off, and Arrow's reader would not say so."""
+STREAM_SETTINGS = {
+    "output_format_arrow_string_as_string": 1,
+    "output_format_arrow_low_cardinality_as_dictionary": 0,
+    "output_format_arrow_compression_method": "none",
+}
+READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class SliceTask:
+    """All that a worker needs. The endpoint holds a password: neither it nor the file-io settings show in `repr`."""
+
+    number: int
+    table: str
+    rows: int
+    """As planned."""
+    sql: str
+    path: str
+    """Below the attempt's own directory; every execution adds its own suffix, so that a retried or forgotten one
+    never writes over another's file."""
+    partition: tuple[Any, ...]
+    schema_json: str
+    comment: str
+    limits: Mapping[str, object]
+    table_properties: Mapping[str, str]
+    endpoint: Endpoint = field(repr=False)
+    io_properties: Mapping[str, str] = field(repr=False)
+
+
+def slice_sql(plan: Plan, slice_: Slice, source: str, final: bool) -> str:
+    """The query of a slice: the projected columns by position, then row hash and window number."""
+    columns = ", ".join(f"{c.expr} AS __offload_{i}" for i, c in enumerate(plan.projection.columns))
+    where = f"{spans_sql(plan.cursor, slice_.spans)} AND {partition_sql(plan.partition, slice_.partition)}"
+    order = f" ORDER BY {', '.join(plan.sort)}" if plan.sort else ""
+    return (
+        f"SELECT {columns}, {plan.projection.hash_sql} AS __offload_hash,"
+        f" {window_sql(plan.cursor, plan.width_us)} AS __offload_window"
+        f" FROM {source}{' FINAL' if final else ''} WHERE {where}{order}"
+    )
+
+
+def source_name(database: str, table: str) -> str:
+    """`database`.`table`, quoted."""
+    return f"{quote(database)}.{quote(table)}"
+
+
+class _Tail:
+    """Reads through to the response and remembers the last bytes, to tell a whole stream from a broken one."""
+
+    closed = False
+
+    def __init__(self, response: Any) -> None:
+        self._response = response
+        self.tail = b""
+
+    def read(self, size: int = -1) -> bytes:
+        data: bytes = self._response.read(size if size >= 0 else READ_BYTES)
+        self.tail = (self.tail + data[-8:])[-8:]
+        return data
+
+    def readable(self) -> bool:
+        return True
+
+
+def batches(stream: Any, table: str) -> Iterator[pa.RecordBatch]:
+    """The record batches of an ArrowStream. Raises OFL-208 unless the stream ends with its end-of-stream."""
+    tail = _Tail(stream)
+    try:
+        with pa.ipc.open_stream(pa.PythonFile(tail, mode="r")) as reader:
+            yield from reader
+        while tail.read(READ_BYTES):
+            pass
+    except (pa.ArrowException, OSError) as error:
+        raise OffloadError(SOURCE_STREAM_BROKEN, str(error).replace("\n", " ")[:500], table=table) from error
+    except Exception as error:
+        if type(error).__module__.startswith("urllib3"):
+            raise OffloadError(SOURCE_STREAM_BROKEN, str(error)[:500], table=table) from error
+        raise
+    if tail.tail != END_OF_STREAM:
+        raise OffloadError(SOURCE_STREAM_BROKEN, "the stream has no end-of-stream mark", table=table)
+
+
+def ship(task: SliceTask) -> ShippedFile:
+    """Run one slice. The file is in the store when this returns; on any failure it is gone.
+
+    Raises OFL-2xx when ClickHouse fails, OFL-307 when the store does.
+    """
+    started = time.monotonic()
+    schema = Schema.model_validate_json(task.schema_json)
+    path = f"{task.path.removesuffix('.parquet')}-{uuid.uuid4()}.parquet"
+    io = load_file_io(dict(task.io_properties), path)
+    windows: dict[int, WindowState] = {}
+    width = len(schema.fields)
+    with Client(task.endpoint, settings=task.limits, comment=task.comment, table=task.table) as client:
+        stream = client.stream(task.sql, STREAM_SETTINGS)
+        try:
+            with ParquetSink(io, path, schema, task.table_properties) as sink:
+                for batch in batches(stream, task.table):
+                    _add(windows, batch.column(width), batch.column(width + 1))
+                    sink.write(pa.RecordBatch.from_arrays(batch.columns[:width], names=batch.schema.names[:width]))
+                    reached("mid-stream")
+                written = sink.close()
+        except OSError as error:
+            raise OffloadError(STORE_REFUSED, f"{path}: {error}"[:600], table=task.table) from error
+        finally:
+            stream.close()
+    reached("file-uploaded")
+    return ShippedFile(
+        slice_number=task.number,
+        path=path,
+        bytes=written.bytes if written else 0,
+        rows=written.rows if written else 0,
+        windows=tuple(windows[n] for n in sorted(windows)),
+        seconds=time.monotonic() - started,
+        partition=task.partition,
+        statistics=written.statistics if written else {},
+    )
+
+
+def _add(windows: dict[int, WindowState], hashes: pa.Array, numbers: pa.Array) -> None:
+    """Sum count and hash per window; UInt64 sums wrap around, as ClickHouse's do."""
+    grouped = pa.table([numbers, hashes], names=["w", "h"]).group_by("w").aggregate([("h", "sum"), ("h", "count")])
+    for row in grouped.to_pylist():
+        number = int(row["w"])
+        added = WindowState(number, int(row["h_count"]), int(row["h_sum"]) % 2**64)
+        windows[number] = windows[number] + added if number in windows else added

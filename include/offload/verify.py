@@ -1,0 +1,248 @@
+"""Verify: two readers that share no code say whether Iceberg holds what ClickHouse holds.
+
+First ClickHouse reads the Iceberg table itself (`icebergS3`, given the committed metadata file) and must find the same
+count and content hash in every window as in the MergeTree. Second PyIceberg reads it and must find the same count and
+the same sum of every numeric column.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from math import isclose
+from typing import Any
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyiceberg.table import Table
+
+from include.offload.context import Context
+from include.offload.errors import RANGE_REFUSED, TARGET_MISSING, OffloadError
+from include.offload.lake.catalog import find_table
+from include.offload.lake.rewriting import cursor_filter
+from include.offload.model import ProjectedColumn, Projection, WindowState
+from include.offload.source.client import Client
+from include.offload.source.describe import describe
+from include.offload.source.projection import project
+from include.offload.source.sql import literal, quote, spans_sql, window_sql
+from include.offload.spec.model import TableSpec
+from include.offload.windows import Grid, Span
+
+NUMERIC = ("int", "long", "float", "double", "decimal")
+FLOAT_TOLERANCE = 1e-9
+"""Sums of floats depend on the order of adding; relative, far above the rounding of 53 bits over billions of rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A window in which ClickHouse and Iceberg differ, as ClickHouse reads both."""
+
+    span: Span
+    source: WindowState
+    lake: WindowState
+
+    def __str__(self) -> str:
+        what = "rows" if self.source.rows != self.lake.rows else "content"
+        return f"{self.span}: {what} differ, ClickHouse {self.source.rows}, Iceberg {self.lake.rows}"
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnSum:
+    """Sum and count of values of a numeric column, by ClickHouse over the source and by PyIceberg over the lake."""
+
+    column: str
+    source: str
+    lake: str
+    equal: bool
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What verify found in `span`. `skipped_before_us`: windows before it have begun to expire in ClickHouse."""
+
+    table: str
+    span: Span
+    skipped_before_us: int | None
+    windows: int
+    source_rows: int
+    lake_rows: int
+    pyiceberg_rows: int
+    differences: tuple[Difference, ...]
+    sums: tuple[ColumnSum, ...]
+    snapshot_id: int | None
+    seconds: float
+
+    @property
+    def ok(self) -> bool:
+        return (
+            not self.differences
+            and self.source_rows == self.lake_rows == self.pyiceberg_rows
+            and all(s.equal for s in self.sums)
+        )
+
+
+def verify(ctx: Context, spec: TableSpec, from_us: int | None = None, to_us: int | None = None) -> VerifyReport:
+    """Compare all accounted windows (or those of a range, µs UTC) that have not begun to expire.
+
+    Raises OFL-309 when the Iceberg table is gone, OFL-407 when there is nothing to compare.
+    """
+    started = time.monotonic()
+    head = ctx.ledger.head(spec.identity)
+    table = find_table(ctx.catalog, (spec.target.namespace, spec.target.table), spec.identity)
+    if head is None or head.watermark_us is None or head.origin_us is None:
+        raise OffloadError(RANGE_REFUSED, "nothing was offloaded yet", table=spec.identity)
+    grid = Grid(spec.window_us)
+    with ctx.connect(spec, f"offload verify {spec.identity}") as client:
+        asked = Span(
+            grid.floor(from_us) if from_us is not None else head.origin_us,
+            min(grid.ceil(to_us), head.watermark_us) if to_us is not None else head.watermark_us,
+        )
+        span, skipped = _unexpired(ctx, spec, asked, client.now_us())
+        projection = project(spec, describe(client, spec.source.database, spec.source.table))
+        source = f"{quote(spec.source.database)}.{quote(spec.source.table)}{' FINAL' if spec.source.final else ''}"
+        ours = _windows(client, source, spec.cursor, grid, projection.hash_sql, span)
+        numeric = [c for c in projection.columns if c.iceberg_type.startswith(NUMERIC)]
+        sums = _clickhouse_sums(client, source, spec.cursor, numeric, span)
+        if table is None:
+            if ours:
+                raise OffloadError(TARGET_MISSING, f"{spec.target.namespace}.{spec.target.table}", table=spec.identity)
+            return VerifyReport(spec.identity, span, skipped, 0, 0, 0, 0, (), (), None, time.monotonic() - started)
+        theirs = _windows(client, lake_source(table), spec.cursor, grid, _lake_hash(projection), span)
+    rows, lake_sums = _pyiceberg_sums(table, spec.cursor, numeric, span)
+    return VerifyReport(
+        table=spec.identity,
+        span=span,
+        skipped_before_us=skipped,
+        windows=len(ours.keys() | theirs.keys()),
+        source_rows=sum(w.rows for w in ours.values()),
+        lake_rows=sum(w.rows for w in theirs.values()),
+        pyiceberg_rows=rows,
+        differences=_differences(ours, theirs, grid),
+        sums=tuple(_compare(c, sums[c.name], lake_sums[c.name]) for c in numeric),
+        snapshot_id=table.metadata.current_snapshot_id,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _unexpired(ctx: Context, spec: TableSpec, asked: Span, now_us: int) -> tuple[Span, int | None]:
+    """The part of a range after the last window that has begun to expire; the ledger knows when each one does."""
+    head = ctx.ledger.head(spec.identity)
+    if head is None or asked.hi <= asked.lo:
+        raise OffloadError(RANGE_REFUSED, f"nothing was offloaded in {asked.lo}..{asked.hi} µs", table=spec.identity)
+    grid = Grid(spec.window_us)
+    shipped, _ = ctx.ledger.windows(head, grid, [asked])
+    gone = [n for n, w in shipped.items() if w.state.expiry_us is not None and w.state.expiry_us <= now_us]
+    if not gone:
+        return asked, None
+    lo = grid.span(max(gone)).hi
+    if lo >= asked.hi:
+        raise OffloadError(RANGE_REFUSED, "all of it has begun to expire in ClickHouse", table=spec.identity)
+    return Span(max(lo, asked.lo), asked.hi), lo
+
+
+def lake_source(table: Table) -> str:
+    """The ClickHouse table function that reads this Iceberg table at its committed metadata file."""
+    properties = table.io.properties
+    location = urlsplit(table.location())
+    metadata = table.metadata_location.removeprefix(table.location()).lstrip("/")
+    if location.scheme in {"s3", "s3a", "s3n"}:
+        endpoint = str(properties.get("s3.endpoint", "")).rstrip("/")
+        if not endpoint:
+            region = properties.get("s3.region", "us-east-1")
+            endpoint = f"https://s3.{region}.amazonaws.com"
+        url = f"{endpoint}/{location.netloc}{location.path}/"
+        keys = [str(properties.get(k, "")) for k in ("s3.access-key-id", "s3.secret-access-key")]
+        arguments = ", ".join(literal(v) for v in ([url, *keys] if all(keys) else [url]))
+        function = "icebergS3"
+    elif location.scheme in {"file", ""}:
+        function, arguments = "icebergLocal", literal(location.path + "/")
+    else:
+        raise OffloadError(RANGE_REFUSED, f"ClickHouse reads no Iceberg table at {location.scheme}://")
+    return f"{function}({arguments}, SETTINGS iceberg_metadata_file_path = {literal(metadata)})"
+
+
+def _lake_hash(projection: Projection) -> str:
+    return f"cityHash64(tuple({', '.join(quote(c.name) for c in projection.columns)}))"
+
+
+def _windows(client: Client, source: str, cursor: str, grid: Grid, hash_sql: str, span: Span) -> dict[int, WindowState]:
+    sql = (
+        f"SELECT {window_sql(cursor, grid.width_us)} AS w, count(), sum({hash_sql}) FROM {source}"
+        f" WHERE {spans_sql(cursor, [span])} GROUP BY w"
+    )
+    return {int(w): WindowState(int(w), int(n), int(h)) for w, n, h in client.query(sql)}
+
+
+def _differences(
+    ours: Mapping[int, WindowState], theirs: Mapping[int, WindowState], grid: Grid
+) -> tuple[Difference, ...]:
+    out = []
+    for number in sorted(ours.keys() | theirs.keys()):
+        nothing = WindowState(number, 0, 0)
+        source, lake = ours.get(number, nothing), theirs.get(number, nothing)
+        if source != lake:
+            out.append(Difference(grid.span(number), source, lake))
+    return tuple(out)
+
+
+def _exact(column: ProjectedColumn) -> str:
+    """The column widened so that no sum overflows; floats stay floats."""
+    if column.iceberg_type in {"float", "double"}:
+        return f"toFloat64({column.expr})"
+    if column.iceberg_type.startswith("decimal"):
+        return f"toDecimal256({column.expr}, {_scale(column)})"
+    return f"toInt256({column.expr})"
+
+
+def _scale(column: ProjectedColumn) -> int:
+    return int(column.iceberg_type.rstrip(")").split(",")[1])
+
+
+def _clickhouse_sums(
+    client: Client, source: str, cursor: str, columns: Sequence[ProjectedColumn], span: Span
+) -> dict[str, tuple[str, int]]:
+    if not columns:
+        return {}
+    parts = ", ".join(f"toString(sum({_exact(c)})), count({c.expr})" for c in columns)
+    (row,) = client.query(f"SELECT {parts} FROM {source} WHERE {spans_sql(cursor, [span])}")
+    return {c.name: (row[2 * i] or "0", int(row[2 * i + 1])) for i, c in enumerate(columns)}
+
+
+def _pyiceberg_sums(
+    table: Table, cursor: str, columns: Sequence[ProjectedColumn], span: Span
+) -> tuple[int, dict[str, tuple[str, int]]]:
+    rows = 0
+    totals: dict[str, Any] = {c.name: 0.0 if c.iceberg_type in {"float", "double"} else Decimal(0) for c in columns}
+    counts = dict.fromkeys(totals, 0)
+    scan = table.scan(
+        row_filter=cursor_filter(table, cursor, [span]), selected_fields=tuple({cursor, *(c.name for c in columns)})
+    )
+    for batch in scan.to_arrow_batch_reader():
+        rows += batch.num_rows
+        for column in columns:
+            values = batch.column(column.name)
+            counts[column.name] += len(values) - values.null_count
+            totals[column.name] += _batch_sum(values)
+    return rows, {name: (str(totals[name]), counts[name]) for name in totals}
+
+
+def _batch_sum(values: pa.Array) -> Any:
+    if pa.types.is_floating(values.type):
+        return pc.sum(values.cast(pa.float64())).as_py() or 0.0
+    scale = values.type.scale if pa.types.is_decimal(values.type) else 0
+    return pc.sum(values.cast(pa.decimal256(76, scale))).as_py() or Decimal(0)
+
+
+def _compare(column: ProjectedColumn, source: tuple[str, int], lake: tuple[str, int]) -> ColumnSum:
+    if column.iceberg_type in {"float", "double"}:
+        equal = isclose(float(source[0]), float(lake[0]), rel_tol=FLOAT_TOLERANCE, abs_tol=FLOAT_TOLERANCE) or (
+            source[0] == lake[0] == "nan"
+        )
+    else:
+        equal = Decimal(source[0]) == Decimal(lake[0])
+    return ColumnSum(
+        column.name, f"{source[0]} of {source[1]}", f"{lake[0]} of {lake[1]}", equal and source[1] == lake[1]
+    )

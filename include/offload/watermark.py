@@ -1,0 +1,71 @@
+"""update_watermark: what the marker in Iceberg says goes into the ledger, once (rules 7, 17, 21)."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+
+from include.offload.context import Context
+from include.offload.crashpoint import reached
+from include.offload.errors import LEDGER_DISAGREES, PLAN_SUPERSEDED, OffloadError
+from include.offload.lake import marker as markers
+from include.offload.lake.commit import load
+from include.offload.ledger.store import Landed
+from include.offload.model import Action, Outcome
+from include.offload.spec.model import TableSpec
+
+
+@dataclass(frozen=True, slots=True)
+class WatermarkResult:
+    """Where a table stands after a run. `emitted`: this call recorded the plan, so its Asset event is due."""
+
+    plan_id: uuid.UUID
+    watermark_us: int | None
+    generation: int
+    snapshot_id: int | None
+    rows: int
+    windows: int
+    replaced: int
+    pending: int
+    emitted: bool
+
+
+def update_watermark(ctx: Context, spec: TableSpec, plan_id: uuid.UUID) -> WatermarkResult:
+    """Record a plan as done when Iceberg's marker says so. Safe to repeat.
+
+    Raises OFL-402 when the plan is not what the lake holds, OFL-405 when the ledger does not know what was shipped.
+    """
+    plan, status = ctx.ledger.plan(plan_id)
+    replaced = sum(w.action is Action.REPLACE for w in plan.windows)
+    snapshot: int | None = None
+    if not plan.touches_lake:
+        outcome = Outcome(plan_id, "nothing", None, 0, 0, 0, (), (), plan.watermark_after, 0.0)
+        promotion = ctx.ledger.promote(plan, outcome, None)
+    else:
+        table = load(ctx.catalog, plan)
+        marker = markers.read(table, plan.table, ctx.pipeline)
+        if marker is None or (marker.plan != plan_id and status != "committed"):
+            raise OffloadError(
+                PLAN_SUPERSEDED,
+                f"Iceberg holds plan {marker.plan if marker else None}, not {plan_id}",
+                table=plan.table,
+            )
+        known = ctx.ledger.attempt(marker.attempt) if marker.plan == plan_id else None
+        if known is None and status != "committed":
+            raise OffloadError(LEDGER_DISAGREES, f"it does not know attempt {marker.attempt}", table=plan.table)
+        outcome = known or Outcome(plan_id, "", None, 0, 0, 0, (), (), plan.watermark_after, 0.0)
+        snapshot = marker.snapshot_id
+        landed = Landed(str(table.metadata.table_uuid), marker.snapshot_id, marker.sequence_number)
+        promotion = ctx.ledger.promote(plan, outcome, landed)
+    reached("ledger-written")
+    return WatermarkResult(
+        plan_id=plan_id,
+        watermark_us=promotion.watermark_us,
+        generation=promotion.generation,
+        snapshot_id=snapshot,
+        rows=outcome.rows,
+        windows=len(outcome.windows),
+        replaced=replaced,
+        pending=len(outcome.pending),
+        emitted=promotion.first,
+    )

@@ -1,0 +1,165 @@
+"""The Spark job: ships one frozen plan. `spark-submit spark_jobs/offload.py --plan <uuid>`.
+
+Its standard output is a contract: `OFFLOAD_PROGRESS {…}` lines, then one `OFFLOAD_RESULT {…}` or `OFFLOAD_ERROR {…}`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import uuid
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from pyspark import Accumulator, SparkConf, SparkContext  # noqa: E402
+
+from include.offload.crashpoint import reached  # noqa: E402
+from include.offload.errors import JOB_FAILED, OffloadError  # noqa: E402
+from include.offload.job import RunTasks  # noqa: E402
+from include.offload.lake.shipping import SliceTask  # noqa: E402
+from include.offload.lake.shipping import ship as ship_slice  # noqa: E402
+from include.offload.model import Outcome, ShippedFile  # noqa: E402
+from include.offload.settings import load  # noqa: E402
+from include.offload.steps import open_context, ship  # noqa: E402
+
+PROGRESS_EVERY_S = 2.0
+
+
+def say(word: str, document: object) -> None:
+    """One line of the contract."""
+    sys.stdout.write(f"OFFLOAD_{word} {json.dumps(document, default=str)}\n")
+    sys.stdout.flush()
+
+
+def bundle_code(directory: Path) -> Path:
+    """The domain as a zip file, for executors that do not share this disk."""
+    target = directory / "offload_code.zip"
+    with zipfile.ZipFile(target, "w") as archive:
+        for path in sorted((ROOT / "include").rglob("*.py")):
+            archive.write(path, path.relative_to(ROOT))
+    return target
+
+
+class Progress:
+    """Says how far the tasks are, from a thread, while Spark works. The counts are for people, not for the audit."""
+
+    def __init__(self, spark: SparkContext, tasks: Sequence[SliceTask]) -> None:
+        self._total = len(tasks)
+        self._planned = sum(t.rows for t in tasks)
+        self._started = time.monotonic()
+        self._stop = threading.Event()
+        self.done: Accumulator[int] = spark.accumulator(0)
+        self.rows: Accumulator[int] = spark.accumulator(0)
+        self.bytes: Accumulator[int] = spark.accumulator(0)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Progress:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._say()
+
+    def _run(self) -> None:
+        while not self._stop.wait(PROGRESS_EVERY_S):
+            self._say()
+
+    def _say(self) -> None:
+        seconds = time.monotonic() - self._started
+        rate = self.rows.value / seconds if seconds else 0.0
+        left = self._planned - self.rows.value
+        say(
+            "PROGRESS",
+            {
+                "slices_done": self.done.value,
+                "slices": self._total,
+                "rows": self.rows.value,
+                "rows_planned": self._planned,
+                "bytes": self.bytes.value,
+                "seconds": round(seconds, 1),
+                "rows_per_second": round(rate),
+                "eta_seconds": round(max(0, left) / rate) if rate else None,
+            },
+        )
+
+
+def run_on(spark: SparkContext) -> RunTasks:
+    """A function that runs every slice as one Spark task and returns the files."""
+
+    def run(tasks: Sequence[SliceTask]) -> Iterable[ShippedFile]:
+        if not tasks:
+            return
+        with Progress(spark, tasks) as progress:
+            done, rows, size = progress.done, progress.rows, progress.bytes
+
+            def one(task: SliceTask) -> ShippedFile | OffloadError:
+                try:
+                    file = ship_slice(task)
+                except OffloadError as error:
+                    return error
+                done.add(1)
+                rows.add(file.rows)
+                size.add(file.bytes)
+                return file
+
+            results = spark.parallelize(list(tasks), len(tasks)).map(one).collect()
+        yield from (r for r in results if isinstance(r, ShippedFile))
+        for failure in (r for r in results if isinstance(r, OffloadError)):
+            raise failure
+
+    return run
+
+
+def summary(outcome: Outcome) -> dict[str, object]:
+    """What the operator and the command line show of an outcome."""
+    document = asdict(outcome)
+    document["windows"] = len(outcome.windows)
+    document["pending"] = len(outcome.pending)
+    return document
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Ship the plan of `--plan`; exit 0 on a commit, 1 on a refusal (said in the last line), else a traceback."""
+    parser = argparse.ArgumentParser(description="Ship one frozen plan from ClickHouse into Iceberg.")
+    parser.add_argument("--plan", required=True, type=uuid.UUID, help="the plan's id, as check_extent logged it")
+    plan_id = parser.parse_args(argv).plan
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    reached("spark-started")
+    try:
+        with tempfile.TemporaryDirectory(prefix="offload-") as scratch:
+            spark = SparkContext.getOrCreate(SparkConf().setIfMissing("spark.app.name", f"offload {plan_id}"))
+            try:
+                spark.setLogLevel("WARN")
+                spark.addPyFile(str(bundle_code(Path(scratch))))
+                outcome = ship(open_context(load()), plan_id, run_on(spark))
+            finally:
+                spark.stop()
+    except OffloadError as error:
+        say("ERROR", {"id": error.id, "message": str(error), "table": error.table, "retry": error.kind.retry})
+        return 1
+    except Exception as error:
+        traceback.print_exc()
+        say(
+            "ERROR",
+            {"id": JOB_FAILED.id, "message": f"{type(error).__name__}: {error}"[:1000], "table": None, "retry": True},
+        )
+        return 1
+    say("RESULT", summary(outcome))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
