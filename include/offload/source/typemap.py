@@ -1,0 +1,303 @@
+"""From ClickHouse types to Iceberg types without loss, or a refusal that says what to write instead.
+
+The expression of a mapping yields exactly the ClickHouse type as which ClickHouse reads the Iceberg column back, so
+that `cityHash64(tuple(…))` is the same number on both sides. Seen on ClickHouse 26.9 with PyIceberg 0.12, each by a
+round trip through Parquet and `icebergLocal` (tests/unit/test_typemap_roundtrip.py repeats them):
+
+- `required` makes ClickHouse read T, optional makes it read Nullable(T); the hash is the same either way, also of
+  elements inside Array, Map and Tuple. So elements, values and struct fields are always optional in Iceberg.
+- The hash depends on the width: Int32 and Int64 of one value differ. Every width is therefore written out.
+- DateTime comes through Arrow as uint32 and Enum as int8: both need their expression. UUID comes as `arrow.uuid` in
+  canonical byte order and needs no fix-up.
+- A String with invalid UTF-8 reaches Arrow as `string` unchecked and Parquet too; ClickHouse reads the same bytes back,
+  but other readers fail or replace them. `RecordBatch.validate(full=True)` finds it; `type: binary` keeps the bytes.
+- Iceberg `time` comes back as Int64 of another scale: it is not used.
+- A Map with duplicate keys keeps them, in order; Spark reads the last one only.
+- CAST of FixedString to String cuts trailing zero bytes, so FixedString becomes `fixed[n]`.
+- Decimal128 computations can exceed 38 digits without an error in ClickHouse; Iceberg can't hold
+  that, the writer fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from include.offload.source import chtypes
+from include.offload.source.chtypes import ChType
+from include.offload.source.icetypes import IceType
+from include.offload.source.icetypes import parse as parse_iceberg
+from include.offload.source.sql import quote
+
+
+class NoMappingError(ValueError):
+    """A type without a lossless mapping: `why`, and the `override` to write into the spec (`{c}`: the column)."""
+
+    def __init__(self, clickhouse_type: str, why: str, override: str) -> None:
+        self.clickhouse_type, self.why, self.override = clickhouse_type, why, override
+        super().__init__(f"{clickhouse_type}: {why}")
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """How a ClickHouse type is written: `expr(x)` yields `result_type`, stored as `iceberg_type`."""
+
+    clickhouse_type: str
+    iceberg_type: str
+    result_type: str
+    required: bool
+    before: str = ""
+    after: str = ""
+
+    def expr(self, x: str) -> str:
+        """The SQL of the value, `x` being the quoted column or another expression."""
+        return f"{self.before}{x}{self.after}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Plain:
+    """A mapping without its outermost nullability."""
+
+    ice: IceType
+    result: str
+    same: bool
+    """Whether the ClickHouse type already is `result`."""
+    nullable: bool = False
+
+
+_INTEGERS = {
+    "Int8": "int", "Int16": "int", "Int32": "int", "Int64": "long", "UInt8": "int", "UInt16": "int", "UInt32": "long",
+}  # fmt: skip
+_BIG_INTEGERS = ("Int128", "Int256", "UInt128", "UInt256")
+_NARROW_DECIMALS = {"Decimal32": 9, "Decimal64": 18, "Decimal128": 38, "Decimal256": 76}
+_SIMPLE = {
+    "Bool": "boolean", "Float32": "float", "Float64": "double", "BFloat16": "float", "String": "string", "UUID": "uuid",
+    "Date": "date", "Date32": "date", "DateTime": "timestamptz", "DateTime32": "timestamptz", "IPv4": "string",
+    "IPv6": "string", "Time": "int", "UInt64": "decimal(20, 0)",
+}  # fmt: skip
+_GEO = {
+    "Point": "Tuple(Float64, Float64)", "Ring": "Array(Point)", "LineString": "Array(Point)",
+    "MultiPoint": "Array(Point)", "MultiLineString": "Array(LineString)",
+    "Polygon": "Array(Ring)", "MultiPolygon": "Array(Polygon)",
+}  # fmt: skip
+
+
+def map_type(clickhouse_type: str) -> Mapping:
+    """The lossless mapping of a type. Raises NoMappingError with the reason and the override to write."""
+    plain = _map(chtypes.parse(clickhouse_type))
+    result = f"Nullable({plain.result})" if plain.nullable else plain.result
+    before, after = ("", "") if plain.same else ("CAST(", f", {literal(result)})")
+    return Mapping(clickhouse_type, str(plain.ice), result, not plain.nullable, before, after)
+
+
+def literal(text: str) -> str:
+    """A ClickHouse string literal."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def base_type(clickhouse_type: str) -> tuple[ChType, bool]:
+    """The type inside Nullable, LowCardinality and SimpleAggregateFunction, and whether it may be NULL."""
+    kind, nullable = chtypes.parse(clickhouse_type), False
+    while kind.name in ("Nullable", "LowCardinality", "SimpleAggregateFunction"):
+        nullable = nullable or kind.name == "Nullable"
+        kind = kind.parts[0]
+    return kind, nullable
+
+
+def _map(kind: ChType) -> _Plain:
+    if kind.name == "Nullable":
+        inner = _map(kind.parts[0])
+        if inner.ice.nested:
+            raise NoMappingError(
+                str(kind), "a nested value that is NULL comes back as an empty one", "{c}: {type: string}"
+            )
+        return _Plain(inner.ice, inner.result, inner.same, nullable=True)
+    if kind.name in ("LowCardinality", "SimpleAggregateFunction"):
+        # Arrow and the hash see through both wrappers.
+        return _map(kind.parts[0])
+    if kind.name in ("Array", "Map", "Tuple", "Nested"):
+        return _container(kind)
+    if kind.name in _GEO:
+        inner = _map(chtypes.parse(_GEO[kind.name]))
+        return _Plain(inner.ice, inner.result, same=False)
+    return _scalar(kind)
+
+
+def _scalar(kind: ChType) -> _Plain:
+    name = kind.name
+    if name in _INTEGERS or name in _SIMPLE:
+        ice = parse_iceberg(_INTEGERS.get(name) or _SIMPLE[name])
+        return _Plain(ice, ice.clickhouse(), same=str(kind) == ice.clickhouse())
+    if name in _BIG_INTEGERS or name in ("Enum", "Enum8", "Enum16"):
+        return _Plain(IceType("string"), "String", same=False)
+    if name == "Decimal" or name in _NARROW_DECIMALS:
+        return _decimal(kind)
+    if name == "FixedString":
+        ice = IceType("fixed", (int(kind.args[0]),))
+        return _Plain(ice, ice.clickhouse(), same=True)
+    if name == "DateTime64":
+        digits = int(kind.args[0])
+        if digits > 6:
+            raise NoMappingError(
+                str(kind),
+                f"Iceberg holds microseconds (6 digits), this column {digits}",
+                "{c}: {expr: \"toUnixTimestamp64Nano(toDateTime64({q}, 9, 'UTC'))\", type: long} for every digit, or "
+                "{c}: {expr: \"toDateTime64({q}, 6, 'UTC')\", type: timestamptz} to cut at microseconds",
+            )
+        return _Plain(IceType("timestamptz"), "DateTime64(6, 'UTC')", same=kind.args == ("6", "'UTC'"))
+    if name.startswith("Interval"):
+        return _Plain(IceType("long"), "Int64", same=False)
+    raise _refusal(kind)
+
+
+def _decimal(kind: ChType) -> _Plain:
+    if kind.name in _NARROW_DECIMALS:
+        precision, scale = _NARROW_DECIMALS[kind.name], int(kind.args[0])
+    else:
+        precision = int(kind.args[0]) if kind.args else 10
+        scale = int(kind.args[1]) if len(kind.args) > 1 else 0
+    if precision > 38:
+        raise NoMappingError(
+            str(kind),
+            f"Iceberg decimals have at most 38 digits, this column {precision}",
+            f'{{c}}: {{type: string}}, or {{c}}: {{type: "decimal(38, {min(scale, 38)})"}} that fails on larger values',
+        )
+    ice = IceType("decimal", (precision, scale))
+    return _Plain(ice, ice.clickhouse(), same=True)
+
+
+def _container(kind: ChType) -> _Plain:
+    """Array, Map, Tuple and Nested: the same nesting with every part mapped, converted by one CAST of the whole."""
+    parts = [_map(p) for p in kind.parts]
+    results = [f"Nullable({p.result})" if p.nullable else p.result for p in parts]
+    same = all(p.same for p in parts)
+    ices = tuple(p.ice for p in parts)
+    if kind.name == "Array":
+        return _Plain(IceType("list", parts=ices), f"Array({results[0]})", same)
+    if kind.name == "Map":
+        if ices[0].nested:
+            raise NoMappingError(str(kind), "the keys of the map are nested", "{c}: {type: string}")
+        return _Plain(IceType("map", parts=ices), f"Map({', '.join(results)})", same)
+    if not parts:
+        raise NoMappingError(str(kind), "Iceberg has no empty struct", "exclude: [{c}]")
+    names = tuple(n if n is not None else str(i + 1) for i, n in enumerate(kind.names))
+    if len({n.lower() for n in names}) < len(names):
+        raise NoMappingError(
+            str(kind), "two fields of the tuple differ only in case, which readers ignore", "{c}: {type: string}"
+        )
+    fields = ", ".join(f"{quote(n)} {r}" for n, r in zip(names, results, strict=True))
+    ice, tuple_type = IceType("struct", parts=ices, names=names), f"Tuple({fields})"
+    if kind.name == "Nested":
+        return _Plain(IceType("list", parts=(ice,)), f"Array({tuple_type})", same)
+    return _Plain(ice, tuple_type, same)
+
+
+def _refusal(kind: ChType) -> NoMappingError:
+    name = kind.name
+    if name == "AggregateFunction":
+        return NoMappingError(
+            str(kind), "a state of an aggregate function means nothing outside ClickHouse",
+            "{c}: {expr: \"finalizeAggregation({q})\", type: …the Iceberg type of its result…}",
+        )  # fmt: skip
+    if name in ("JSON", "Object", "Variant", "Dynamic", "Geometry"):
+        return NoMappingError(
+            str(kind), f"Iceberg has no type that holds every {name} value", "{c}: {type: string} for its text"
+        )
+    if name == "Time64":
+        return NoMappingError(
+            str(kind), "Iceberg `time` holds no negative times and none from 24 hours",
+            "{c}: {expr: \"toInt64(CAST({q}, 'Decimal(18, 6)') * 1000000)\", type: long} for microseconds",
+        )  # fmt: skip
+    if name == "Nothing":
+        return NoMappingError(str(kind), "the column can hold no value", "exclude: [{c}]")
+    return NoMappingError(
+        str(kind), "this version knows no lossless mapping", "exclude: [{c}], or {c}: {expr: …, type: …}"
+    )
+
+
+def map_override(clickhouse_type: str, wanted: str) -> Mapping:
+    """The conversion to an Iceberg type that a spec asks for: lossless, or failing loudly on a value that does not fit.
+
+    Raises NoMappingError when a value could change silently.
+    """
+    target = parse_iceberg(wanted)
+    kind, nullable = base_type(clickhouse_type)
+    try:
+        default = map_type(clickhouse_type)
+        if default.iceberg_type == str(target):
+            return default
+    except NoMappingError:
+        default = None
+    convert = _conversion(kind, target)
+    if convert is None:
+        raise NoMappingError(
+            clickhouse_type, f"a value could change on its way to {target}",
+            f"{{c}}: {{expr: …, type: \"{target}\"}} with the ClickHouse expression that you mean",
+        )  # fmt: skip
+    nullable = nullable or kind.name in ("Variant", "Dynamic", "Geometry")
+    result = target.clickhouse_element() if nullable else target.clickhouse()
+    before, after = convert(result)
+    return Mapping(clickhouse_type, str(target), result, not nullable, before, after)
+
+
+_Convert = Callable[[str], tuple[str, str]]
+
+
+def _cast(result: str) -> tuple[str, str]:
+    return "CAST(", f", {literal(result)})"
+
+
+def _checked(result: str) -> tuple[str, str]:
+    # accurateCast raises where CAST would wrap around.
+    return "accurateCast(", f", {literal(result)})"
+
+
+def _by_text(result: str) -> tuple[str, str]:
+    # Parsing the text checks the number of digits; a direct conversion does not.
+    return "CAST(toString(", f"), {literal(result)})"
+
+
+def _integer(name: str) -> bool:
+    return name in _INTEGERS or name in _BIG_INTEGERS or name == "UInt64"
+
+
+def _conversion(kind: ChType, target: IceType) -> _Convert | None:
+    name, wanted = kind.name, target.kind
+    if wanted == "string":
+        return None if name in ("AggregateFunction", "Nothing") else _cast
+    if wanted == "binary" and name in ("String", "FixedString"):
+        # concat keeps the trailing zero bytes of a FixedString, CAST cuts them.
+        return (lambda _: ("concat(", ", '')")) if name == "FixedString" else (lambda _: ("", ""))
+    if wanted in ("int", "long") and (_integer(name) or name in ("Bool", "Time")):
+        return _checked
+    if wanted == "decimal":
+        return _to_decimal(kind, target)
+    if wanted == "double" and name in ("Float32", "BFloat16", "Int8", "Int16", "Int32", "UInt8", "UInt16", "UInt32"):
+        return _cast
+    if wanted == "timestamp" and (
+        name in ("DateTime", "DateTime32") or (name == "DateTime64" and int(kind.args[0]) <= 6)
+    ):
+        return lambda r: _cast(r.replace("DateTime64(6)", "DateTime64(6, 'UTC')"))
+    if wanted == "timestamptz" and name in ("Date", "Date32"):
+        return _cast
+    return None
+
+
+def _to_decimal(kind: ChType, target: IceType) -> _Convert | None:
+    precision, scale = target.numbers
+    if _integer(kind.name):
+        return _by_text
+    if kind.name == "Decimal" or kind.name in _NARROW_DECIMALS:
+        own = int(kind.args[-1]) if kind.name in _NARROW_DECIMALS or len(kind.args) > 1 else 0
+        return _by_text if scale >= own and precision >= scale else None
+    return None
+
+
+def declared(expr: str, wanted: str) -> Mapping:
+    """The mapping of an `expr` that the spec writes together with its Iceberg type; always optional."""
+    target = parse_iceberg(wanted)
+    result = target.clickhouse_element()
+    before, after = (_checked if target.kind in ("int", "long") else _cast)(result)
+    if target.kind == "timestamp":
+        before, after = _cast("Nullable(DateTime64(6, 'UTC'))")
+    return Mapping(expr, str(target), result, target.nested, f"{before}(", f"){after}")
