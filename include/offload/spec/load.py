@@ -175,13 +175,11 @@ def _load(reader: _Reader, path: Path, env: str | None) -> tuple[TableSpec | Non
     candidates += [path, *([path.with_name(f"{path.stem}.{env}.yaml")] if env else [])]
     layers: list[_Layer] = []
     for candidate in candidates:
-        if candidate == path or candidate in reader.documents or candidate.is_file():
+        if candidate == path or candidate.is_file():
             layer = reader.read(candidate)
             if layer is None:
                 return None, layers, []
             layers.append(layer)
-        else:
-            reader.documents.setdefault(candidate, None)
     data: dict[str, Any] = {}
     for layer in layers:
         data = _merge(data, layer.document.data)
