@@ -11,7 +11,7 @@ import pytest
 from include.offload.cli import job
 from include.offload.errors import JOB_FAILED, OffloadError
 
-PROGRESS = 'OFFLOAD_PROGRESS {"slices_done": 1, "slices": 2, "rows": 5, "rows_planned": 9, "bytes": 77, "seconds": 0.5}'
+PROGRESS = 'OFFLOAD_PROGRESS {"slices_done": 1, "slices": 2, "rows": 5, "rows_planned": 9, "bytes": 77, "seconds": 0.5, "eta": 1}'
 
 
 def script(*lines: str) -> list[str]:

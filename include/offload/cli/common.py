@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from include.offload import settings as settings_module
-from include.offload.errors import SPEC_INVALID, OffloadError
+from include.offload.errors import SETTING_MISSING, SPEC_INVALID, OffloadError
 from include.offload.settings import Settings
 from include.offload.windows import to_us
 
 if TYPE_CHECKING:
+    from include.offload.context import Context
+    from include.offload.source.client import Client
     from include.offload.spec.model import TableSpec
-    from include.offload.steps import Context
 
 TableArgument = Annotated[
     str, typer.Argument(metavar="TABLE", help="The identity of the table, e.g. k2.silver_trades.")
@@ -44,6 +45,19 @@ def instant_us(text: str | None, option: str) -> int | None:
             f"{text!r} is no ISO 8601 instant, e.g. 2026-01-31T12:00:00Z", param_hint=option
         ) from error
     return to_us(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+
+
+def any_replica(settings: Settings, comment: str) -> Client:
+    """A client of the first ClickHouse that answers. Raises OFL-201 with the last one's failure."""
+    from include.offload.source.client import Client, parse_uri
+
+    failure: OffloadError | None = None
+    for uri in settings.clickhouse_uris():
+        try:
+            return Client(parse_uri(uri), settings={}, comment=comment, table=None)
+        except OffloadError as error:
+            failure = error
+    raise failure or OffloadError(SETTING_MISSING, "OFFLOAD_CLICKHOUSE_URI names no server")
 
 
 def load() -> Settings:
@@ -70,8 +84,11 @@ def all_specs(settings: Settings) -> tuple[TableSpec, ...]:
 
 @contextmanager
 def opened(settings: Settings) -> Iterator[Context]:
-    """A context with ledger and catalog, closed at the end. Raises OFL-102, OFL-301, OFL-50x."""
-    from include.offload.steps import open_context
+    """What the steps need; servers are asked when first used. Raises OFL-102, OFL-301, OFL-50x."""
+    from include.offload.context import open_context
 
-    with open_context(settings) as ctx:
+    ctx = open_context(settings)
+    try:
         yield ctx
+    finally:
+        ctx.metrics.close()

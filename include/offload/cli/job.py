@@ -6,6 +6,7 @@ The job's stdout is its contract: `OFFLOAD_PROGRESS {…}` while it works, then 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -102,7 +103,7 @@ def run_job(
         try:
             for line in process.stdout or ():
                 if line.startswith(PROGRESS):
-                    on_progress(Progress(**json.loads(line.removeprefix(PROGRESS))))
+                    on_progress(_progress(json.loads(line.removeprefix(PROGRESS))))
                 elif line.startswith(RESULT):
                     result = json.loads(line.removeprefix(RESULT))
                 elif line.startswith(ERROR):
@@ -119,6 +120,11 @@ def run_job(
         tail = "\n".join(log)
         raise OffloadError(JOB_FAILED, f"it ended with code {code} and these lines:\n{tail}", table=table)
     return result
+
+
+def _progress(said: Mapping[str, Any]) -> Progress:
+    """The fields of a progress line that the bar shows; a job may say more."""
+    return Progress(**{f.name: said[f.name] for f in dataclasses.fields(Progress)})
 
 
 def _refusal(said: Mapping[str, Any], table: str) -> OffloadError:

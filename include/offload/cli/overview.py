@@ -11,10 +11,11 @@ from typing import Any
 
 from pyiceberg.catalog import Catalog
 
+from include.offload.cli.common import any_replica
 from include.offload.errors import OffloadError
 from include.offload.lake.catalog import find_table
 from include.offload.settings import Settings
-from include.offload.source.client import Client, connect
+from include.offload.source.client import Client
 from include.offload.source.sql import instant_sql, quote
 from include.offload.spec.model import TableSpec
 from include.offload.windows import Grid, to_us
@@ -66,7 +67,7 @@ def overview(
     with ThreadPoolExecutor(CATALOG_THREADS) as pool:
         lake = {s.identity: pool.submit(_lake_rows, catalog, s) for s in specs}
         try:
-            with connect(settings.clickhouse_uris()[0], None, comment="offload status") as client:
+            with any_replica(settings, "offload status") as client:
                 now_us = client.now_us()
                 for spec in specs:
                     try:

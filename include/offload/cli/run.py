@@ -63,8 +63,8 @@ def plan(
         "generation": made.generation,
         "predecessor": made.predecessor,
         "rows": made.rows,
-        "watermark_before": made.watermark_before,
-        "watermark_after": made.watermark_after,
+        "watermark_before_us": made.watermark_before,
+        "watermark_after_us": made.watermark_after,
         "windows": made.windows,
         "slices": [
             {"number": s.number, "partition": s.partition, "spans": s.spans, "rows": s.rows, "sql": q}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from include.offload.cli.common import load
+from include.offload.cli.common import any_replica, load
 from include.offload.cli.console import Json, err, flags, note, out, show
 from include.offload.errors import SPEC_INVALID, OffloadError
 from include.offload.settings import Settings
@@ -64,13 +64,12 @@ def _as_dict(error: object) -> dict[str, object]:
 
 
 def _against_source(settings: Settings, spec: TableSpec) -> OffloadError | None:
-    from include.offload.source.client import connect
     from include.offload.source.describe import describe
     from include.offload.source.projection import partition_columns, project, sort_sql
     from include.offload.source.ttl import expiry_sql
 
     try:
-        with connect(settings.clickhouse_uris()[0], spec, comment="offload spec check") as client:
+        with any_replica(settings, "offload spec check") as client:
             described = describe(client, spec.source.database, spec.source.table)
             projection = project(spec, described)
             partition_columns(spec, projection)
@@ -88,7 +87,6 @@ def new(
     json: Json = False,
 ) -> None:
     """Draft the YAML of a table from what ClickHouse says of it: cursor, partition and TTL guessed and explained."""
-    from include.offload.source.client import connect
     from include.offload.source.describe import describe
     from include.offload.spec.draft import draft, gather
 
@@ -96,7 +94,7 @@ def new(
     if not (database and dot and table):
         raise typer.BadParameter(f"{name!r} is not DB.TABLE", param_hint="DB.TABLE")
     settings = load()
-    with connect(settings.clickhouse_uris()[0], None, comment="offload spec new") as client:
+    with any_replica(settings, "offload spec new") as client:
         described = describe(client, database, table)
         text = draft(described, gather(client, described))
     path = settings.tables / database / f"{table}.yaml"

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich.markup import escape
 
 from include.offload.cli.common import FromOption, ToOption, all_specs, instant_us, load, opened, the_spec
-from include.offload.cli.console import Json, err, grid, number, out, show
+from include.offload.cli.console import Json, err, grid, instant, number, out, plain, show
 from include.offload.errors import OffloadError
 
 if TYPE_CHECKING:
     from include.offload.verify import VerifyReport
+
+RIGHT = ("windows", "ClickHouse rows", "Iceberg rows")
 
 
 def verify(
@@ -43,17 +45,23 @@ def verify(
                 refused.append(error)
 
     def render() -> None:
-        shown = grid("table", "windows", "rows", "result", right=("windows", "rows"))
+        shown = grid("table", "windows", "ClickHouse rows", "Iceberg rows", "up to", "result", right=RIGHT)
         for r in reports:
-            verdict = "[green]equal[/]" if r.ok else f"[red]{len(r.differences)} differences[/]"
-            shown.add_row(r.table, number(r.windows), number(r.rows), verdict)
+            wrong = len(r.differences) + sum(not s.equal for s in r.sums)
+            verdict = "[green]equal by both readers[/]" if r.ok else f"[red]{wrong or 'row count'} differs[/]"
+            shown.add_row(
+                r.table, number(r.windows), number(r.source_rows), number(r.pyiceberg_rows), instant(r.span.hi), verdict
+            )
         out.print(shown)
         for r in reports:
             for difference in r.differences[:20]:
                 out.print(f"  {r.table}: {escape(str(difference))}")
+            for column in (s for s in r.sums if not s.equal):
+                out.print(f"  {r.table}: sum of {column.column}: ClickHouse {column.source}, PyIceberg {column.lake}")
         for refusal in refused:
             err.print(escape(str(refusal)))
 
-    show({"tables": reports, "errors": [str(e) for e in refused]} if all_ else reports[0], render)
+    documents = [{"ok": r.ok, **cast("dict[str, object]", plain(r))} for r in reports]
+    show({"tables": documents, "errors": [str(e) for e in refused]} if all_ else documents[0], render)
     if refused or not all(r.ok for r in reports):
         raise typer.Exit(1)
