@@ -10,6 +10,7 @@ from include.offload.spec.model import TableSpec
 from include.orchestration.assets import asset_of
 from include.orchestration.context import job_timeout
 from include.orchestration.params import trigger_form
+from include.orchestration.reports import report_failure
 from include.orchestration.spark import OffloadOperator
 from include.orchestration.tasks import CHECK, SHIP, check_extent, update_watermark
 from include.orchestration.text import dag_doc, summary
@@ -39,6 +40,8 @@ def build_dag(spec: TableSpec) -> DAG:
             "retry_delay": RETRY_DELAY,
             "retry_exponential_backoff": 2.0,
             "max_retry_delay": LONGEST_RETRY_DELAY,
+            "on_retry_callback": report_failure(spec, final=False),
+            "on_failure_callback": report_failure(spec, final=True),
         },
     ) as dag:
         ship = OffloadOperator(

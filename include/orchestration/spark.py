@@ -29,6 +29,7 @@ from include.offload.spec.model import TableSpec
 from include.orchestration.context import bind_log, connection, resolve
 from include.orchestration.failures import refusals
 
+PROGRESS = "OFFLOAD_PROGRESS "
 RESULT = "OFFLOAD_RESULT "
 ERROR = "OFFLOAD_ERROR "
 SECRETS_EXTRA = "offload-secrets-file"
@@ -50,7 +51,11 @@ class JobHook(SparkSubmitHook):
 
     def submit(self, application: str = "", **kwargs: Any) -> str | None:
         """Run `spark-submit` in a process group of its own, so that JVM and Python die together."""
-        return super().submit(application, start_new_session=True, **kwargs)
+        try:
+            return super().submit(application, start_new_session=True, **kwargs)
+        finally:
+            if self._submit_sp is not None and self._submit_sp.stdout is not None:
+                self._submit_sp.stdout.close()
 
     def _process_spark_submit_log(self, itr: Iterator[Any]) -> None:
         super()._process_spark_submit_log(self._listen(itr))
@@ -58,7 +63,9 @@ class JobHook(SparkSubmitHook):
     def _listen(self, lines: Iterator[Any]) -> Iterator[Any]:
         for line in lines:
             text = str(line).strip()
-            if text.startswith(RESULT):
+            if text.startswith(PROGRESS):
+                self.log.info(progress_line(json.loads(text.removeprefix(PROGRESS))))
+            elif text.startswith(RESULT):
                 self.result = json.loads(text.removeprefix(RESULT))
             elif text.startswith(ERROR):
                 self.error = json.loads(text.removeprefix(ERROR))
@@ -71,6 +78,16 @@ class JobHook(SparkSubmitHook):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._submit_sp.pid, signal.SIGKILL)
         super().on_kill()
+
+
+def progress_line(seen: dict[str, Any]) -> str:
+    """The job's progress as one line: slices, rows, megabytes, rows a second, seconds to go."""
+    eta = seen.get("eta_seconds")
+    left = f", {eta} s to go" if eta else ""
+    return (
+        f"{seen['slices_done']} of {seen['slices']} slices, {seen['rows']:,} of {seen['rows_planned']:,} rows, "
+        f"{seen['bytes'] / 1e6:,.1f} MB, {seen.get('rows_per_second') or 0:,} rows/s{left}"
+    )
 
 
 class OffloadOperator(SparkSubmitOperator):
@@ -96,7 +113,7 @@ class OffloadOperator(SparkSubmitOperator):
         self._spec = spec
         self._plan_task_id = plan_task_id
 
-    def execute(self, context: Context) -> dict[str, Any] | None:  # type: ignore[override]
+    def execute(self, context: Context) -> dict[str, Any]:  # type: ignore[override]
         """Submit and wait; returns what the job reported."""
         spec, run = self._spec, str(context["run_id"])
         bind_log(table=spec.identity, run=run)
@@ -108,16 +125,17 @@ class OffloadOperator(SparkSubmitOperator):
             if not plan["touches_lake"]:
                 raise AirflowSkipException("the plan moves no rows: no Spark, no commit")
             self.log.info(
-                "offload %s: %s rows in %s windows, generation %s, plan %s",
+                "offload %s: %s rows in %s windows and %s slices, generation %s, plan %s",
                 spec.identity,
-                plan["rows"],
+                f"{plan['rows']:,}",
                 plan["windows"],
+                plan["slices"],
                 plan["generation"],
                 plan["plan_id"],
             )
             return self._run(context)
 
-    def _run(self, context: Context) -> dict[str, Any] | None:
+    def _run(self, context: Context) -> dict[str, Any]:
         spec, started = self._spec, time.monotonic()
         spark = connection(self._conn_id, table=spec.identity)
         self._spark_binary = self._spark_binary or _spark_submit(spark.extra_dejson)
@@ -132,16 +150,20 @@ class OffloadOperator(SparkSubmitOperator):
         if hook.error:
             raise _refusal(hook, spec.identity, "the job reported an error and ended well")
         result = hook.result or {}
+        if not result:
+            raise OffloadError(JOB_FAILED, f"it ended without a {RESULT.strip()} line", table=spec.identity)
         self.log.info(
-            "offload %s: %s, %s rows in %s files, snapshot %s, %.1f s",
+            "offload %s: %s, %s rows in %s files, %s windows left pending, snapshot %s, %.1f s",
             spec.identity,
-            result.get("status", "done"),
-            result.get("rows", "?"),
-            result.get("files", "?"),
-            result.get("snapshot_id", "-"),
+            result["status"],
+            f"{result['rows']:,}",
+            result["files"],
+            result["pending"],
+            result["snapshot_id"],
             time.monotonic() - started,
         )
-        return result or None
+        # 64-bit numbers lose their last digits in a browser
+        return {**result, "snapshot_id": str(result["snapshot_id"])}
 
     def _get_hook(self) -> JobHook:
         hook = super()._get_hook()
@@ -205,7 +227,9 @@ def _refusal(hook: JobHook, table: str, failure: str) -> OffloadError:
     """The job's own refusal when it could still name one, else OFL-504 with the exit and the last lines."""
     reported = hook.error
     if reported and (kind := REGISTRY.get(str(reported.get("id")))):
-        return OffloadError(kind, str(reported.get("cause") or reported.get("message")), table=table)
+        # the message is the whole sentence; what stands between title and next step is its cause
+        cause = str(reported.get("message")).split(f"{kind.title}: ", 1)[-1].rsplit(". Next: ", 1)[0]
+        return OffloadError(kind, cause, table=table)
     lines: Sequence[str] = [line for line in hook._last_submit_log_lines if line][-5:]
     code = hook._submit_sp.returncode if hook._submit_sp is not None else None
     ended = f"spark-submit ended with {code}" if code is not None else failure.splitlines()[0]

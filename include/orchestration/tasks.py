@@ -106,7 +106,7 @@ def _describe(plan: Plan) -> None:
     replaced = sum(1 for w in plan.windows if w.action == "replace")
     log.info(
         "to move: %s rows, %s windows to append, %s to replace, in %s slices",
-        plan.rows,
+        f"{plan.rows:,}",
         len(plan.windows) - replaced,
         replaced,
         len(plan.slices),
@@ -159,7 +159,7 @@ def _close(spec: TableSpec, summary: dict[str, Any], context: Context, *, told: 
     log.info(
         "update_watermark %s: %s rows, %s windows, snapshot %s, watermark %s, %.1f s",
         spec.identity,
-        summary["rows"],
+        f"{summary['rows']:,}",
         summary["windows"],
         summary["snapshot_id"] or "unchanged",
         summary["watermark"],

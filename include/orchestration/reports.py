@@ -1,0 +1,51 @@
+"""What a failed try leaves behind outside its log: two counters, and a line in the ledger's watermark row.
+
+Runs as Airflow's failure and retry callback, so it also sees time-outs and errors that no `OffloadError` names.
+A report that can not be delivered is logged and never hides the failure that it is about.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from airflow.sdk import Context
+
+from include.offload.errors import OffloadError
+from include.offload.metrics import Metrics
+from include.offload.settings import load
+from include.offload.spec.model import TableSpec
+from include.orchestration.context import connection, ledger_uri
+
+log = logging.getLogger(__name__)
+
+
+def refusal_of(error: object) -> OffloadError | None:
+    """The domain's refusal behind an exception that Airflow saw, None for any other failure."""
+    seen = error
+    while isinstance(seen, BaseException):
+        if isinstance(seen, OffloadError):
+            return seen
+        seen = seen.__cause__
+    return None
+
+
+def report_failure(spec: TableSpec, *, final: bool) -> Callable[[Context], None]:
+    """A callback that reports a failed try of any task of the spec's DAG. `final`: no retry follows."""
+
+    def report(context: Context) -> None:
+        error = context.get("exception")
+        refusal = refusal_of(error)
+        message = str(refusal or error or "the task was stopped from outside")
+        Metrics(load()).failure(
+            spec.identity, context["ti"].task_id, refusal.id if refusal is not None else None, final=final
+        )
+        try:
+            from include.offload.ledger.store import Ledger
+
+            uri = ledger_uri(connection(spec.connections.ledger, table=spec.identity))
+            Ledger(uri).failed(spec.identity, message)
+        except Exception:  # noqa: BLE001 - the ledger being down may be the very failure that is reported
+            log.warning("the failure could not be written to the ledger", exc_info=True)
+
+    return report

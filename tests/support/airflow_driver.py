@@ -1,0 +1,116 @@
+"""A test's hands on a real Airflow: trigger, clear, wait, and read what it recorded. Public REST API v2 only."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from local.airflow_rest import AirflowRest, DagRun
+
+TASKS = ("check_extent", "offload", "update_watermark")
+ENDED = frozenset({"success", "failed", "skipped", "upstream_failed"})
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One asset event. `extra`: what the DAG said; `run_id`: which run said it."""
+
+    asset: str
+    run_id: str
+    extra: dict[str, Any]
+
+
+def poll(look: Callable[[], T | None], limit_s: float, what: str, every_s: float = 0.5) -> T:
+    """The first truthy answer of `look`. Raises TimeoutError that says what was waited for."""
+    end = time.monotonic() + limit_s
+    while not (found := look()):
+        if time.monotonic() > end:
+            raise TimeoutError(f"after {limit_s:.0f} s: {what}")
+        time.sleep(every_s)
+    return found
+
+
+class Driver(AirflowRest):
+    """An Airflow session for tests."""
+
+    def ask(self, dag_id: str, **conf: Any) -> DagRun:
+        """Start a run with these params."""
+        return self.trigger(dag_id, conf)
+
+    def states(self, run: DagRun) -> dict[str, str]:
+        """The state of each task."""
+        return {task: state for task, (state, _) in self.tasks(run).items()}
+
+    def finished(self, run: DagRun, limit_s: float = 180) -> dict[str, str]:
+        """Wait for the run's end; the state of each task. Raises TimeoutError with the states by then."""
+
+        def look() -> dict[str, str] | None:
+            return self.states(run) if self.run(run).state in {"success", "failed"} else None
+
+        try:
+            return poll(look, limit_s, f"{run.dag_id} {run.run_id} did not end")
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}: {self.tasks(run)}") from None
+
+    def green(self, run: DagRun, limit_s: float = 180) -> dict[str, str]:
+        """Wait for the run's end and insist on success; on failure, shows the failed tasks' logs."""
+        states = self.finished(run, limit_s)
+        if self.run(run).state != "success":
+            logs = "\n".join(self.log(run, t) for t, s in states.items() if s == "failed")
+            raise AssertionError(f"{run.dag_id} {run.run_id}: {states}\n{logs}")
+        return states
+
+    def log(self, run: DagRun, task: str, try_number: int | None = None) -> str:
+        """The log of a task's last (or the named) try."""
+        number = try_number or self.tasks(run)[task][1]
+        return f"--- {task}, try {number}\n{self.task_log(run, task, number)}"
+
+    def clear_only(self, run: DagRun, tasks: list[str], *, downstream: bool = False) -> None:
+        """Clear just these tasks, whatever their state, and wait until Airflow took them up again."""
+        before = {t: self.tasks(run)[t][1] for t in tasks}
+        self._call(
+            "POST",
+            f"/dags/{run.dag_id}/clearTaskInstances",
+            json={
+                "dag_run_id": run.run_id,
+                "dry_run": False,
+                "only_failed": False,
+                "task_ids": tasks,
+                "include_downstream": downstream,
+            },
+        )
+        poll(
+            lambda: all(self.tasks(run)[t][1] > n or self.states(run)[t] == "skipped" for t, n in before.items()),
+            60,
+            f"Airflow did not start the cleared {tasks} of {run.run_id} again",
+        )
+
+    def clear_run(self, run: DagRun) -> None:
+        """Clear a whole run, as the button of the UI does."""
+        self._call("POST", f"/dags/{run.dag_id}/dagRuns/{run.run_id}/clear", json={"dry_run": False})
+
+    def xcom(self, run: DagRun, task: str, key: str) -> Any:
+        """One XCom value."""
+        path = f"/dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances/{task}/xcomEntries/{key}"
+        return self._call("GET", path, params={"deserialize": "true"})["value"]
+
+    def plan(self, run: DagRun) -> dict[str, Any]:
+        """What `check_extent` handed on."""
+        found = self.xcom(run, "check_extent", "plan")
+        assert isinstance(found, dict)
+        return found
+
+    def events(self, dag_id: str) -> list[Event]:
+        """All asset events of a DAG, oldest first."""
+        found = self._call(
+            "GET", "/assets/events", params={"source_dag_id": dag_id, "limit": 1000, "order_by": "timestamp"}
+        )["asset_events"]
+        return [Event(str(e["name"]), str(e["source_run_id"]), dict(e["extra"] or {})) for e in found]
+
+    def runs(self, dag_id: str) -> Iterator[DagRun]:
+        """All runs of a DAG, newest first."""
+        for item in self._call("GET", f"/dags/{dag_id}/dagRuns", params={"order_by": "-run_after"})["dag_runs"]:
+            yield DagRun(str(item["dag_id"]), str(item["dag_run_id"]), str(item["state"]))
