@@ -164,15 +164,29 @@ def lake_source(table: Table) -> str:
     return f"{function}({arguments}, SETTINGS iceberg_metadata_file_path = {literal(metadata)})"
 
 
+def lake_windows(client: Client, table: Table, spec: TableSpec, projection: Projection) -> dict[int, WindowState]:
+    """Rows and content hash per window of the whole lake table, as ClickHouse reads it."""
+    return _windows(client, lake_source(table), spec.cursor, Grid(spec.window_us), _lake_hash(projection), None)
+
+
+def lake_expiries(client: Client, table: Table, spec: TableSpec, expiry: str) -> dict[int, int]:
+    """The first expiry per window of the lake table, µs UTC. Raises OFL-2xx when the TTL needs what the lake lacks."""
+    sql = (
+        f"SELECT {window_sql(spec.cursor, spec.window_us)} AS w, toUnixTimestamp64Micro(min({expiry}))"
+        f" FROM {lake_source(table)} GROUP BY w"
+    )
+    return {int(w): int(e) for w, e in client.query(sql)}
+
+
 def _lake_hash(projection: Projection) -> str:
     return f"cityHash64(tuple({', '.join(quote(c.name) for c in projection.columns)}))"
 
 
-def _windows(client: Client, source: str, cursor: str, grid: Grid, hash_sql: str, span: Span) -> dict[int, WindowState]:
-    sql = (
-        f"SELECT {window_sql(cursor, grid.width_us)} AS w, count(), sum({hash_sql}) FROM {source}"
-        f" WHERE {spans_sql(cursor, [span])} GROUP BY w"
-    )
+def _windows(
+    client: Client, source: str, cursor: str, grid: Grid, hash_sql: str, span: Span | None
+) -> dict[int, WindowState]:
+    where = "" if span is None else f" WHERE {spans_sql(cursor, [span])}"
+    sql = f"SELECT {window_sql(cursor, grid.width_us)} AS w, count(), sum({hash_sql}) FROM {source}{where} GROUP BY w"
     return {int(w): WindowState(int(w), int(n), int(h)) for w, n, h in client.query(sql)}
 
 

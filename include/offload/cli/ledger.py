@@ -29,9 +29,10 @@ def rebuild(table: TableArgument, json: Json = False) -> None:
 def upgrade(json: Json = False) -> None:
     """Bring the ledger's schema up to this code; safe to repeat."""
     from include.offload.ledger import migrate
+    from include.offload.ledger.store import SCHEMA_REVISION
 
     migrate.upgrade(load().ledger())
-    show({"revision": migrate.HEAD}, lambda: out.print(f"the ledger is at revision {migrate.HEAD}"))
+    show({"revision": SCHEMA_REVISION}, lambda: out.print(f"the ledger is at revision {SCHEMA_REVISION}"))
 
 
 def accept_source(table: TableArgument, yes: Yes = False, json: Json = False) -> None:

@@ -175,6 +175,24 @@ def land(
     raise OffloadError(TARGET_CHANGED, f"{MAX_REBASES} foreign commits in a row came first", table=plan.table)
 
 
+def plant(catalog: Catalog, table: Table, plan: Plan, attempt: uuid.UUID, watermark_us: int | None) -> Landing:
+    """Commit a marker without data, whatever marker is there: it ends the chain of every plan made before (rule 22).
+
+    Raises OFL-404 when the request failed and the table does not show the marker; nothing changed then, or it is safe
+    to repeat.
+    """
+    staged = stage(table, plan, attempt, watermark_us, (), Replacement())
+    failure: Exception | None = None
+    try:
+        catalog.commit_table(table, staged.requirements, staged.updates)
+    except Exception as error:
+        failure = error
+    landed = _look(catalog, plan, failure)
+    if landed is None:
+        raise OffloadError(COMMIT_UNKNOWN, f"{failure}"[:500], table=plan.table) from failure
+    return landed
+
+
 def load(catalog: Catalog, plan: Plan) -> Table:
     """The plan's table, freshly loaded. Raises OFL-309 when it is gone, OFL-301 when the catalog is away."""
     table = find_table(catalog, plan.target.identifier, plan.table)

@@ -116,7 +116,10 @@ class Ledger:
     def register(
         self, identity: str, *, cursor: str, width_us: int, source: str, target: str, origin_us: int | None
     ) -> Head:
-        """The head of a table, made on first sight, anchored at `origin_us` once. Raises OFL-406 and OFL-209 when its frozen facts changed."""
+        """The head of a table, made on first sight and anchored at `origin_us` once.
+
+        Raises OFL-406 and OFL-209 when its frozen facts changed.
+        """
         with self.begin(identity) as c:
             row = c.execute(
                 text(

@@ -25,7 +25,7 @@ CREATE TABLE offload.tables (
     target text NOT NULL UNIQUE,
     created_at timestamptz NOT NULL DEFAULT now()
 );
-COMMENT ON COLUMN offload.tables.origin_us IS 'where accounting begins, microseconds since the epoch, UTC; NULL until the first row is seen';
+COMMENT ON COLUMN offload.tables.origin_us IS 'where accounting begins, µs UTC; NULL until a row is seen';
 
 CREATE TABLE offload.plans (
     plan_id uuid PRIMARY KEY,

@@ -1,0 +1,203 @@
+"""What an operator does when the pipeline refuses to go on by itself: rebuild, take over, accept a source."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pyiceberg.table import Table
+
+from include.offload.context import Context
+from include.offload.errors import TARGET_FOREIGN, TARGET_MISSING, TARGET_WITHOUT_MARKER, OffloadError
+from include.offload.lake import marker as markers
+from include.offload.lake.catalog import find_table
+from include.offload.lake.commit import plant
+from include.offload.lake.marker import Marker
+from include.offload.ledger.accounting import Entry
+from include.offload.ledger.restore import restore, set_pipeline
+from include.offload.ledger.store import Landed
+from include.offload.model import Plan, Target, WindowState
+from include.offload.source.client import Client
+from include.offload.source.describe import describe
+from include.offload.source.projection import partition_columns, project
+from include.offload.source.ttl import Expiry, expiry_sql
+from include.offload.spec.model import TableSpec
+from include.offload.verify import lake_expiries, lake_windows
+from include.offload.windows import Grid, Span, merge, subtract
+
+log = logging.getLogger(__name__)
+
+GENERATION_STEP = 1_000
+"""How far a rebuild lifts the generation, so that no forgotten plan's number ever comes back (rule 22)."""
+EXPIRED_LONG_AGO = 0
+"""The expiry (µs) of a rebuilt window whose own can't be told: it counts as expiring and is never replaced."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """What a rebuild found and set. Instants µs UTC."""
+
+    table: str
+    windows: int
+    rows: int
+    watermark_us: int | None
+    generation: int
+    snapshot_id: int
+    plan_id: uuid.UUID
+
+    def __str__(self) -> str:
+        return (
+            f"{self.table}: {self.windows} windows with {self.rows} rows from Iceberg, generation {self.generation},"
+            f" watermark {self.watermark_us} µs; the next run goes on from there"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A source identity that is accepted from now on."""
+
+    table: str
+    source_identity: str
+
+    def __str__(self) -> str:
+        return f"{self.table}: source {self.source_identity} is accepted"
+
+
+def accept_source(ctx: Context, spec: TableSpec) -> Accepted:
+    """Go on with a source table that was dropped and made again (rule 2). Raises OFL-203 when there is none."""
+    with ctx.connect(spec, f"offload accept-source {spec.identity}") as client:
+        identity = describe(client, spec.source.database, spec.source.table).identity
+    ctx.ledger.accept_source(spec.identity, identity)
+    return Accepted(spec.identity, identity)
+
+
+def take_over(ctx: Context, spec: TableSpec) -> Rebuilt:
+    """Make this pipeline the owner of a table that another one wrote, going on at the marker that it left."""
+    return rebuild(ctx, spec, foreign=True)
+
+
+def rebuild(ctx: Context, spec: TableSpec, *, foreign: bool = False) -> Rebuilt:
+    """Restore a table's ledger from Iceberg, and end the chain of every plan made before.
+
+    foreign: take the table over from another pipeline. Raises OFL-303 when it is another's and `foreign` is not set,
+    OFL-304 when neither properties nor summaries hold a marker, OFL-309 when there is no table.
+    """
+    table = find_table(ctx.catalog, (spec.target.namespace, spec.target.table), spec.identity)
+    if table is None:
+        raise OffloadError(TARGET_MISSING, f"{spec.target.namespace}.{spec.target.table}", table=spec.identity)
+    marker = _newest(table, spec)
+    if marker.pipeline != ctx.pipeline and not foreign:
+        if not set_pipeline(ctx.ledger, marker.pipeline):
+            raise OffloadError(
+                TARGET_FOREIGN, f"pipeline {marker.pipeline} wrote it, this is {ctx.pipeline}", table=spec.identity
+            )
+        ctx.__dict__.pop("pipeline", None)
+    grid = Grid(spec.window_us)
+    with ctx.connect(spec, f"offload rebuild {spec.identity}") as client:
+        source = describe(client, spec.source.database, spec.source.table)
+        projection = project(spec, source)
+        expiry = expiry_sql(source, spec)
+        found = lake_windows(client, table, spec, projection)
+        expiries = _expiries(client, table, spec, expiry, found)
+        partition = partition_columns(spec, projection)
+        now = client.now_us()
+    windows = [WindowState(w.window, w.rows, w.hash, expiries.get(w.window)) for w in found.values()]
+    entries, origin = account(windows, marker.watermark_us, spec.start_us, grid)
+    known = ctx.ledger.head(spec.identity)
+    head = ctx.ledger.register(
+        spec.identity,
+        cursor=spec.cursor,
+        width_us=spec.window_us,
+        source=source.identity,
+        target=f"{spec.target.namespace}.{spec.target.table}",
+        origin_us=origin,
+    )
+    plan = Plan(
+        plan_id=uuid.uuid4(),
+        pipeline=ctx.pipeline,
+        table=spec.identity,
+        run_id=f"rebuild__{int(time.time())}",
+        generation=max(marker.generation, known.generation if known else 0) + GENERATION_STEP,
+        predecessor=marker.plan,
+        source_identity=source.identity,
+        replica=client.endpoint.name,
+        target=Target(
+            spec.target.namespace,
+            spec.target.table,
+            str(table.metadata.table_uuid),
+            table.metadata.current_schema_id,
+            table.metadata.default_spec_id,
+        ),
+        projection=projection,
+        partition=partition,
+        sort=(),
+        cursor=spec.cursor,
+        cursor_type=next(c.type for c in source.columns if c.name == spec.cursor),
+        width_us=spec.window_us,
+        append=(),
+        scan=Span(0, 0),
+        windows=(),
+        slices=(),
+        origin_us=origin,
+        watermark_before=marker.watermark_us,
+        watermark_after=marker.watermark_us,
+        max_sequence=None,
+        spec_json=spec.model_dump_json(),
+        created_us=now,
+    )
+    ctx.ledger.freeze(plan)
+    landing = plant(ctx.catalog, table, plan, uuid.uuid4(), marker.watermark_us)
+    landed = Landed(str(landing.table.metadata.table_uuid), landing.marker.snapshot_id, landing.marker.sequence_number)
+    restore(ctx.ledger, head, plan, entries, projection.fingerprint, landed)
+    return Rebuilt(
+        table=spec.identity,
+        windows=len(windows),
+        rows=sum(w.rows for w in windows),
+        watermark_us=marker.watermark_us,
+        generation=plan.generation,
+        snapshot_id=landing.marker.snapshot_id,
+        plan_id=plan.plan_id,
+    )
+
+
+def _newest(table: Table, spec: TableSpec) -> Marker:
+    """The marker of what main holds now: the summaries speak first, as properties survive a roll-back."""
+    try:
+        marker = markers.recover(table) or markers.parse(table.properties)
+    except ValueError as error:
+        raise OffloadError(TARGET_WITHOUT_MARKER, str(error), table=spec.identity) from error
+    if marker is None:
+        raise OffloadError(
+            TARGET_WITHOUT_MARKER, "neither properties nor snapshot summaries hold one", table=spec.identity
+        )
+    return marker
+
+
+def account(
+    windows: Sequence[WindowState], watermark_us: int | None, start_us: int | None, grid: Grid
+) -> tuple[list[Entry], int | None]:
+    """The ledger's entries for what the lake holds, and where accounting begins.
+
+    Time below the watermark without rows was verified empty once, or the watermark would not stand there.
+    """
+    shipped = [Entry(grid.span(w.window), w) for w in sorted(windows, key=lambda w: w.window)]
+    origin = grid.floor(start_us) if start_us is not None else (shipped[0].span.lo if shipped else watermark_us)
+    if origin is None or watermark_us is None:
+        return list(shipped), origin
+    empty = subtract(Span(min(origin, watermark_us), watermark_us), merge(e.span for e in shipped))
+    return [*shipped, *(Entry(s, None) for s in empty)], origin
+
+
+def _expiries(client: Client, table: Table, spec: TableSpec, expiry: Expiry, found: Iterable[int]) -> Mapping[int, int]:
+    """The first expiry of each window of the lake; a window whose own can't be told counts as expired long ago."""
+    if expiry.readable and expiry.sql is None:
+        return {}
+    if expiry.sql is not None:
+        try:
+            return lake_expiries(client, table, spec, expiry.sql)
+        except OffloadError as error:
+            log.warning("the TTL can't be evaluated on the lake, its windows will not be replaced: %s", error.cause)
+    return dict.fromkeys(found, EXPIRED_LONG_AGO)
