@@ -20,8 +20,6 @@ OFFSETS: dict[str, int] = {
     "STATSD": 4,
     "STATSD_METRICS": 5,
     "AIRFLOW": 6,
-    "AIRFLOW_LOGS": 7,
-    "AIRFLOW_TRIGGER_LOGS": 8,
     "WEED_MASTER": 10,
     "WEED_FILER": 11,
     "WEED_VOLUME": 12,

@@ -1,0 +1,189 @@
+"""Airflow 3.3 on LocalExecutor with PostgreSQL: configuration, environment, health.
+
+- Every option lies in one generated `airflow.cfg` of mode 0600: nothing secret in a command line or an environment.
+- The log servers of scheduler and triggerer listen on every interface and take no option against it: they are skipped,
+  and the API server reads the log files from disk.
+- This repository is a local bundle, its root on `sys.path`; `.airflowignore` lets only `dags/*.py` be parsed.
+- Metadata migration and connections take seconds, so a stamp remembers what they were made from.
+"""
+
+from __future__ import annotations
+
+import configparser
+import hashlib
+import importlib.metadata
+import json
+import os
+import subprocess
+import urllib.request
+from collections.abc import Mapping
+
+from local import ports, secrets, spark
+from local.paths import ROOT, Home, python, venv_bin
+
+POOL_SLOTS = 2
+SECONDS_TO_BE_HEALTHY = 5
+
+
+def base_url() -> str:
+    """Where people and the command line find Airflow."""
+    return f"http://{ports.HOST}:{ports.port('AIRFLOW')}"
+
+
+def options(home: Home) -> dict[str, dict[str, str]]:
+    """Every option that differs from Airflow's default, by section."""
+    bundle = {
+        "name": "offload",
+        "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
+        "kwargs": {"path": str(ROOT), "refresh_interval": 10},
+    }
+    return {
+        "core": {
+            "dags_folder": str(ROOT / "dags"),
+            "plugins_folder": str(ROOT / "plugins"),
+            "executor": "LocalExecutor",
+            "load_examples": "False",
+            "fernet_key": secrets.read(home, "airflow_fernet_key"),
+            "auth_manager": "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",
+            "simple_auth_manager_users": "admin:admin",
+            "simple_auth_manager_passwords_file": str(home.secrets / "airflow_passwords.json"),
+            "execution_api_server_url": f"{base_url()}/execution/",
+            "parallelism": "8",
+            "min_serialized_dag_update_interval": "5",
+            # the loopback name, so that no address of the machine is looked up
+            "hostname_callable": "socket.gethostname",
+            "default_timezone": "utc",
+        },
+        "database": {
+            "sql_alchemy_conn": secrets.read(home, "airflow_db_uri").replace("postgresql://", "postgresql+psycopg2://"),
+            "sql_alchemy_pool_size": "5",
+        },
+        "api": {
+            "base_url": base_url(),
+            "host": ports.HOST,
+            "port": str(ports.port("AIRFLOW")),
+            "workers": "1",
+            "secret_key": secrets.read(home, "airflow_api_secret_key"),
+            "expose_config": "False",
+            "instance_name": "ClickHouse to Iceberg",
+        },
+        "api_auth": {"jwt_secret": secrets.read(home, "airflow_jwt_secret")},
+        "logging": {"base_log_folder": str(home.logs / "airflow"), "colored_console_log": "False"},
+        "metrics": {
+            "statsd_on": "True",
+            "statsd_host": ports.HOST,
+            "statsd_port": str(ports.port("STATSD")),
+            "statsd_prefix": "airflow",
+            "statsd_influxdb_enabled": "True",
+            "legacy_names_on": "False",
+        },
+        "scheduler": {
+            "scheduler_heartbeat_sec": "2",
+            "scheduler_idle_sleep_time": "1",
+            "orphaned_tasks_check_interval": "60",
+            # a task whose process was killed is found within a minute, not five
+            "task_instance_heartbeat_timeout": "60",
+        },
+        "dag_processor": {
+            "dag_bundle_config_list": json.dumps([bundle]),
+            "dag_bundle_storage_path": str(home.airflow / "bundles"),
+            "refresh_interval": "10",
+            "parsing_processes": "1",
+            "min_file_process_interval": "15",
+            "print_stats_interval": "0",
+        },
+        "operators": {"default_owner": "offload"},
+    }
+
+
+def connections(home: Home) -> list[dict[str, str | int | None]]:
+    """The three connections that every DAG uses, as Airflow's own fields."""
+    return [
+        {
+            "conn_id": "offload_clickhouse",
+            "conn_type": "clickhouse",
+            "host": ports.HOST,
+            "port": ports.port("CLICKHOUSE"),
+            "login": secrets.READER,
+            "password": secrets.read(home, "clickhouse_password"),
+            "schema": "k2",
+        },
+        {
+            "conn_id": "offload_ledger",
+            "conn_type": "postgres",
+            "host": ports.HOST,
+            "port": ports.port("POSTGRES"),
+            "login": "offload_ledger",
+            "password": secrets.read(home, "ledger_password"),
+            "schema": "offload",
+        },
+        {
+            "conn_id": "offload_spark",
+            "conn_type": "spark",
+            "host": "local[2]",
+            "extra": json.dumps({"spark-binary": "spark-submit", "deploy-mode": "client"}),
+        },
+    ]
+
+
+def environment(home: Home) -> Mapping[str, str]:
+    """What Airflow's processes, and the Spark jobs that they start, find in their environment; nothing secret."""
+    return {
+        "AIRFLOW_HOME": str(home.airflow),
+        "AIRFLOW_CONFIG": str(home.airflow / "airflow.cfg"),
+        "OFFLOAD_HOME": str(home.root),
+        "PYTHONWARNINGS": "ignore",
+        **spark.spark_env(home),
+    }
+
+
+def command(component: str) -> list[str]:
+    """The command of one component: api-server, scheduler, dag-processor or triggerer."""
+    quiet = ["--skip-serve-logs"] if component in {"scheduler", "triggerer"} else []
+    return [str(venv_bin("airflow")), component, *quiet]
+
+
+def prepare(home: Home) -> None:
+    """Write the configuration; migrate the metadata, and make connections and pool, where something changed."""
+    home.airflow.mkdir(exist_ok=True, mode=0o700)
+    spark.write_conf(home)
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read_dict(options(home))
+    with (home.airflow / "airflow.cfg.new").open("w") as file:
+        os.fchmod(file.fileno(), 0o600)
+        parser.write(file)
+    (home.airflow / "airflow.cfg.new").replace(home.airflow / "airflow.cfg")
+    wanted = {
+        "connections": connections(home),
+        "pool": {"name": "offload_spark", "slots": POOL_SLOTS, "description": "Offload jobs at the same time"},
+    }
+    facts = json.dumps([importlib.metadata.version("apache-airflow"), wanted], sort_keys=True)
+    print_of = hashlib.sha256(facts.encode()).hexdigest()
+    stamp = home.airflow / ".bootstrapped"
+    if stamp.exists() and stamp.read_text() == print_of:
+        return
+    subprocess.run(
+        [python(), "-m", "local.airflow_bootstrap"],
+        input=json.dumps(wanted),
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, **environment(home)},
+    )
+    stamp.write_text(print_of)
+
+
+def health() -> dict[str, dict[str, str | None]]:
+    """What the API server says of each component; empty when it does not answer."""
+    try:
+        with urllib.request.urlopen(f"{base_url()}/api/v2/monitor/health", timeout=2) as answer:  # noqa: S310
+            found: dict[str, dict[str, str | None]] = json.load(answer)
+            return found
+    except (OSError, ValueError):
+        return {}
+
+
+def is_healthy(component: str) -> bool:
+    """Whether a component's heartbeat is young enough for the API server."""
+    return (health().get(component) or {}).get("status") == "healthy"

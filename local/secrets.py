@@ -1,0 +1,145 @@
+"""Passwords of the stack: made once, one file each, mode 0600, in `$OFFLOAD_HOME/secrets` (mode 0700).
+
+Generated values never change; what is derived from them and from the ports (URIs, PyIceberg's configuration) is
+written again at every start, so that a moved port is enough of a change.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+from pathlib import Path
+from urllib.parse import quote
+
+from local import ports
+from local.paths import Home
+
+BUCKET = "lake"
+"""The S3 Tables bucket that the REST catalog serves."""
+SQL_BUCKET = "sqllake"
+"""A plain bucket, the warehouse of the SQL catalog `lake_sql`."""
+READER = "offload"
+ADMIN = "k2_admin"
+S3_REGION = "us-east-1"
+
+
+def _token() -> str:
+    return secrets.token_urlsafe(24)
+
+
+def _fernet() -> str:
+    return base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+
+
+GENERATED = {
+    "postgres_password": _token,
+    "airflow_db_password": _token,
+    "ledger_password": _token,
+    "iceberg_db_password": _token,
+    "clickhouse_password": _token,
+    "clickhouse_admin_password": _token,
+    "s3_access_key": lambda: "offload" + secrets.token_hex(8),
+    "s3_secret_key": _token,
+    "airflow_admin_password": _token,
+    "airflow_fernet_key": _fernet,
+    "airflow_jwt_secret": lambda: secrets.token_urlsafe(64),
+    "airflow_api_secret_key": _token,
+}
+
+
+def write(path: Path, text: str) -> None:
+    """Write `text` for the owner's eyes only; the file is never readable by others, not even for a moment."""
+    fresh = path.with_name(path.name + ".new")
+    fresh.unlink(missing_ok=True)
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    fresh.replace(path)
+
+
+def read(home: Home, name: str) -> str:
+    """One secret. Raises FileNotFoundError when the stack was never set up."""
+    return (home.secrets / name).read_text().strip()
+
+
+def ensure(home: Home) -> dict[str, str]:
+    """Make what is missing, then write what is derived. All generated values by name."""
+    home.make()
+    home.secrets.chmod(0o700)
+    values: dict[str, str] = {}
+    for name, make in GENERATED.items():
+        path = home.secrets / name
+        if not path.exists():
+            write(path, make())
+        values[name] = path.read_text().strip()
+    for name, text in derived(home, values).items():
+        path = home.secrets / name
+        if not path.exists() or path.read_text() != text:
+            write(path, text)
+    return values
+
+
+def derived(home: Home, values: dict[str, str]) -> dict[str, str]:
+    """Every file that follows from the generated values and the ports."""
+    return {
+        "offload_clickhouse_uri": clickhouse_uri(READER, values["clickhouse_password"]),
+        "clickhouse_admin_uri": clickhouse_uri(ADMIN, values["clickhouse_admin_password"]),
+        "clickhouse_passwords.json": json.dumps(
+            {READER: values["clickhouse_password"], ADMIN: values["clickhouse_admin_password"]}
+        ),
+        "postgres_uri": postgres_uri("postgres", values["postgres_password"], "postgres"),
+        "offload_ledger_uri": postgres_uri("offload_ledger", values["ledger_password"], "offload"),
+        "airflow_db_uri": postgres_uri("airflow", values["airflow_db_password"], "airflow"),
+        "iceberg_db_uri": postgres_uri("iceberg", values["iceberg_db_password"], "iceberg"),
+        "offload_statsd_port": str(ports.port("STATSD")),
+        "airflow_passwords.json": json.dumps({"admin": values["airflow_admin_password"]}),
+        ".pyiceberg.yaml": pyiceberg(values),
+        "s3.json": s3_identities(values),
+    }
+
+
+def clickhouse_uri(user: str, password: str) -> str:
+    return f"http://{user}:{quote(password)}@{ports.HOST}:{ports.port('CLICKHOUSE')}/"
+
+
+def postgres_uri(user: str, password: str, database: str, driver: str = "postgresql") -> str:
+    return f"{driver}://{user}:{quote(password)}@{ports.HOST}:{ports.port('POSTGRES')}/{database}"
+
+
+def pyiceberg(values: dict[str, str]) -> str:
+    """PyIceberg's configuration: the REST catalog `lake`, and `lake_sql` in PostgreSQL. JSON is YAML too."""
+    store = {
+        "s3.endpoint": f"http://{ports.HOST}:{ports.port('S3')}",
+        "s3.access-key-id": values["s3_access_key"],
+        "s3.secret-access-key": values["s3_secret_key"],
+        "s3.region": S3_REGION,
+        "s3.force-virtual-addressing": "false",
+    }
+    rest = {
+        "type": "rest",
+        "uri": f"http://{ports.HOST}:{ports.port('ICEBERG')}",
+        "warehouse": f"s3://{BUCKET}/",
+        "credential": f"{values['s3_access_key']}:{values['s3_secret_key']}",
+    }
+    sql = {
+        "type": "sql",
+        "uri": postgres_uri("iceberg", values["iceberg_db_password"], "iceberg", "postgresql+psycopg"),
+        "warehouse": f"s3://{SQL_BUCKET}/",
+    }
+    return json.dumps({"catalog": {"lake": rest | store, "lake_sql": sql | store}}, indent=2) + "\n"
+
+
+def s3_identities(values: dict[str, str]) -> str:
+    """SeaweedFS's S3 users: one, for the bundle. The REST catalog's OAuth2 client is the same key pair."""
+    return json.dumps(
+        {
+            "identities": [
+                {
+                    "name": "offload",
+                    "credentials": [{"accessKey": values["s3_access_key"], "secretKey": values["s3_secret_key"]}],
+                    "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+                }
+            ]
+        }
+    )

@@ -1,0 +1,144 @@
+"""Spark on one machine: environment, configuration, and the class data archive that halves its start.
+
+`spark-defaults.conf` in `$OFFLOAD_HOME/spark-conf` carries the settings (SPARK_CONF_DIR points there), so that neither
+Airflow nor the command line needs `--conf`. The archive holds parsed classes for one build of Java and one of Spark:
+its name is a digest of both, a stranger to either is simply not found. Java ignores an archive that does not fit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from local import java
+from local.paths import ROOT, SPARK_VENV, TOOLS, Home, home
+
+JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
+"""A job's JVM only schedules tasks: a small collector and the quick compiler start it in half the time."""
+DRIVER_MEMORY = "768m"
+
+
+def spark_home() -> Path:
+    """The installed pyspark. Raises FileNotFoundError when set-up has not run."""
+    found = sorted(SPARK_VENV.glob("lib/python3.*/site-packages/pyspark"))
+    if not found:
+        raise FileNotFoundError(f"{SPARK_VENV} holds no pyspark: run `make setup`")
+    return found[0]
+
+
+def archive() -> Path:
+    """Where the class data archive of this Java and this Spark lies, or would lie."""
+    version = (spark_home() / "version.py").read_text()
+    facts = f"{java.full_version(java.java_home())}\n{version}\n{spark_home()}"
+    return TOOLS / f"spark-{hashlib.sha256(facts.encode()).hexdigest()[:16]}.jsa"
+
+
+def submit_conf(root: Home | None = None) -> dict[str, str]:
+    """Spark's settings for a job on this machine, the archive among them when it is there."""
+    baked = archive()
+    options = [*JVM, *([f"-XX:SharedArchiveFile={baked}", "-Xlog:disable"] if baked.exists() else [])]
+    where = root or home()
+    return {
+        "spark.driver.memory": DRIVER_MEMORY,
+        "spark.driver.extraJavaOptions": " ".join(options),
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.local.dir": str(where.root / "spark-tmp"),
+        "spark.sql.warehouse.dir": str(where.root / "spark-warehouse"),
+        # one task, one slice: a failed one is tried again by the job's own rules
+        "spark.python.worker.reuse": "true",
+    }
+
+
+def write_conf(root: Home) -> None:
+    """Write `spark-defaults.conf` and a quiet `log4j2.properties` for SPARK_CONF_DIR."""
+    root.spark_conf.mkdir(exist_ok=True, mode=0o700)
+    (root.root / "spark-tmp").mkdir(exist_ok=True, mode=0o700)
+    lines = "".join(f"{key} {value}\n" for key, value in submit_conf(root).items())
+    (root.spark_conf / "spark-defaults.conf").write_text(lines)
+    (root.spark_conf / "log4j2.properties").write_text(
+        "rootLogger.level = warn\n"
+        "rootLogger.appenderRef.stderr.ref = console\n"
+        "appender.console.type = Console\n"
+        "appender.console.name = console\n"
+        "appender.console.target = SYSTEM_ERR\n"
+        "appender.console.layout.type = PatternLayout\n"
+        "appender.console.layout.pattern = %d{HH:mm:ss} %p %c{1}: %m%n%ex\n"
+        # it says on every start that a native Hadoop library is missing, which nothing here needs
+        "logger.native.name = org.apache.hadoop.util.NativeCodeLoader\n"
+        "logger.native.level = error\n"
+    )
+
+
+def spark_env(root: Home | None = None) -> Mapping[str, str]:
+    """The environment in which `spark-submit` finds this Spark, this Java and this configuration."""
+    where = root or home()
+    installed = spark_home()
+    return {
+        "SPARK_HOME": str(installed),
+        "SPARK_CONF_DIR": str(where.spark_conf),
+        "JAVA_HOME": str(java.java_home()),
+        "PYSPARK_PYTHON": str(SPARK_VENV / "bin" / "python"),
+        "PYSPARK_DRIVER_PYTHON": str(SPARK_VENV / "bin" / "python"),
+        "SPARK_LOCAL_IP": "127.0.0.1",
+        "PYICEBERG_HOME": str(where.secrets),
+        "PATH": f"{installed / 'bin'}:{os.environ.get('PATH', '/usr/local/bin:/usr/bin:/bin')}",
+    }
+
+
+def spark_submit_command() -> list[str]:
+    """The program that starts a job; append the application and its arguments."""
+    return [str(spark_home() / "bin" / "spark-submit"), "--master", "local[2]"]
+
+
+def bake() -> Path:
+    """Make the archive unless it is there; the path. Raises CalledProcessError with Spark's words."""
+    target = archive()
+    if target.exists():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Home(Path(folder))
+        root.make()
+        write_conf(root)
+        fresh = Path(folder) / "new.jsa"
+        subprocess.run(
+            [
+                *spark_submit_command(),
+                "--driver-java-options",
+                f"{' '.join(JVM)} -XX:ArchiveClassesAtExit={fresh} -Xlog:disable",
+                str(ROOT / "local" / "spark_warm_up.py"),
+            ],
+            check=True,
+            capture_output=True,
+            text=True,
+            cwd=folder,
+            env={**os.environ, **spark_env(root)},
+            timeout=300,
+        )
+        staged = target.with_suffix(".new")
+        staged.write_bytes(fresh.read_bytes())
+        staged.replace(target)
+    return target
+
+
+def main() -> int:
+    """Bake; exit code 1 and the reason when that fails. Jobs run without the archive too, only slower."""
+    try:
+        sys.stdout.write(f"class data archive: {bake()}\n")
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        said = getattr(error, "stderr", None) or ""
+        sys.stderr.write(f"no class data archive, Spark jobs will start slower: {error}\n{said[-2000:]}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
