@@ -24,8 +24,8 @@ from include.offload.lake.catalog import find_table
 from include.offload.lake.marker import Marker
 from include.offload.lake.schema import check_agrees
 from include.offload.ledger.store import Head, Landed
-from include.offload.model import Extent, Plan, Projection, SourceTable, Target
-from include.offload.planning import Left, Rules, decide, describe_left
+from include.offload.model import Extent, Plan, Projection, SourceTable, Target, earliest
+from include.offload.planning import Leave, Left, Rules, decide, describe_left
 from include.offload.slicing import cut, rows_per_slice
 from include.offload.source.client import Client
 from include.offload.source.describe import describe
@@ -72,10 +72,19 @@ class _Look:
 
 def check_extent(ctx: Context, spec: TableSpec, request: RunRequest) -> CheckResult:
     """Plan one run and freeze the plan in the ledger. Raises OFL-2xx, 3xx, 4xx."""
+    ctx.metrics.declare([spec.identity])
     ctx.ledger.check_schema()
     result = _plan(ctx, spec, request)
     ctx.ledger.freeze(result.plan)
     reached("plan-frozen")
+    ctx.metrics.check(
+        spec.identity,
+        settle_us=spec.settle_us,
+        pending_windows=len(result.plan.windows),
+        pending_rows=result.plan.rows,
+        mismatched_windows=sum(x.reason is not Leave.UNKNOWN for x in result.left),
+        first_expiry_us=earliest(*(w.expiry_us for w in result.plan.windows)),
+    )
     return result
 
 
@@ -279,7 +288,9 @@ def adopt(ctx: Context, spec: TableSpec, table: Table | None, head: Head) -> tup
         raise OffloadError(
             LEDGER_DISAGREES, f"it does not know the marker's attempt {marker.attempt}", table=spec.identity
         )
-    ctx.ledger.promote(plan, outcome, Landed(uuid_now, marker.snapshot_id, marker.sequence_number))
+    promotion = ctx.ledger.promote(plan, outcome, Landed(uuid_now, marker.snapshot_id, marker.sequence_number))
+    if promotion.first:
+        ctx.metrics.landed(plan, outcome)
     moved = ctx.ledger.head(spec.identity)
     if moved is None or moved.plan_id != marker.plan:
         raise OffloadError(LEDGER_DISAGREES, f"it holds {head.plan_id}, the marker {marker.plan}", table=spec.identity)

@@ -78,11 +78,11 @@ def ship(ctx: Context, plan_id: uuid.UUID, run_tasks: RunTasks) -> Outcome:
         [_data_file(table, f) for f in files if f.rows],
         lambda now: _replacement(now, plan, set(pending), attempt),
     )
-    return (
-        replace(outcome, status="committed", snapshot_id=landing.marker.snapshot_id, seconds=time.monotonic() - started)
-        if landing.marker.attempt == attempt
-        else _already(ctx, plan, landing.marker.attempt, started)
-    )
+    if landing.marker.attempt != attempt:
+        return _already(ctx, plan, landing.marker.attempt, started)
+    seconds = time.monotonic() - started
+    ctx.metrics.shipped(plan.table, rows=outcome.rows, files=outcome.files, bytes=outcome.bytes, seconds=seconds)
+    return replace(outcome, status="committed", snapshot_id=landing.marker.snapshot_id, seconds=seconds)
 
 
 def _already(ctx: Context, plan: Plan, attempt: uuid.UUID | None, started: float) -> Outcome:

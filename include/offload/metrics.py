@@ -22,6 +22,7 @@ from typing import Protocol
 from statsd import StatsClient
 
 from include.offload.errors import REGISTRY as ERRORS
+from include.offload.model import Action, Outcome, Plan
 from include.offload.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -260,26 +261,27 @@ class Metrics:
         if rows and seconds > 0:
             self.gauge("offload_rows_per_second", round(rows / seconds, 1), table=table)
 
+    def landed(self, plan: Plan, outcome: Outcome) -> None:
+        """What a plan moved. Call it once a plan: when the ledger first records it, whoever does that."""
+        actions = {w.window: w for w in plan.windows}
+        replaced = [w for w in outcome.windows if w.window in actions and actions[w.window].action is Action.REPLACE]
+        late = sum(max(0, w.rows - (actions[w.window].ledger_rows or 0)) for w in replaced)
+        self.count("offload_rows_total", outcome.rows, table=plan.table)
+        self.count("offload_windows_total", len(outcome.windows) - len(replaced), table=plan.table, action="append")
+        self.count("offload_windows_total", len(replaced), table=plan.table, action="replace")
+        self.count("offload_late_rows_total", late, table=plan.table)
+
     def watermark(
         self,
         table: str,
         *,
         watermark_us: int | None,
-        first_time: bool,
-        rows: int = 0,
-        appended: int = 0,
-        replaced: int = 0,
-        late_rows: int = 0,
         pending_windows: int = 0,
         pending_rows: int = 0,
         first_expiry_us: int | None = None,
         cycle_seconds: float | None = None,
     ) -> None:
-        """A run that ended well. `first_time`: this plan was not counted before (its Asset event is due now too).
-
-        rows, appended, replaced, late_rows: what the plan shipped; pending_*: what it left; cycle_seconds: since
-        the start of check_extent.
-        """
+        """A run that ended well. pending_*: what it left; cycle_seconds: since the start of check_extent."""
         if watermark_us is not None:
             self.gauge("watermark_timestamp_seconds", watermark_us / 1e6, table=table)
         self.gauge("offload_last_success_timestamp", round(time.time(), 3), table=table)
@@ -289,11 +291,6 @@ class Metrics:
         self.count("offload_cycles_total", table=table, status="success")
         if cycle_seconds is not None:
             self.timing("offload_cycle_duration_seconds", cycle_seconds, table=table)
-        if first_time:
-            self.count("offload_rows_total", rows, table=table)
-            self.count("offload_windows_total", appended, table=table, action="append")
-            self.count("offload_windows_total", replaced, table=table, action="replace")
-            self.count("offload_late_rows_total", late_rows, table=table)
 
     def failure(self, table: str, step: str, error_id: str | None, *, final: bool) -> None:
         """A try of `step` failed. `error_id`: `OFL-…`, None for anything else; `final`: no retry follows."""

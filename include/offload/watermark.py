@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from dataclasses import dataclass
 
@@ -10,8 +11,8 @@ from include.offload.crashpoint import reached
 from include.offload.errors import LEDGER_DISAGREES, PLAN_SUPERSEDED, OffloadError
 from include.offload.lake import marker as markers
 from include.offload.lake.commit import load
-from include.offload.ledger.store import Landed
-from include.offload.model import Action, Outcome
+from include.offload.ledger.store import Landed, Promotion
+from include.offload.model import Action, Outcome, Plan, earliest
 from include.offload.spec.model import TableSpec
 
 
@@ -58,6 +59,7 @@ def update_watermark(ctx: Context, spec: TableSpec, plan_id: uuid.UUID) -> Water
         landed = Landed(str(table.metadata.table_uuid), marker.snapshot_id, marker.sequence_number)
         promotion = ctx.ledger.promote(plan, outcome, landed)
     reached("ledger-written")
+    _report(ctx, plan, outcome, promotion)
     return WatermarkResult(
         plan_id=plan_id,
         watermark_us=promotion.watermark_us,
@@ -68,4 +70,20 @@ def update_watermark(ctx: Context, spec: TableSpec, plan_id: uuid.UUID) -> Water
         replaced=replaced,
         pending=len(outcome.pending),
         emitted=promotion.first,
+    )
+
+
+def _report(ctx: Context, plan: Plan, outcome: Outcome, promotion: Promotion) -> None:
+    """The metrics of a run that ended well; what the plan moved counts once, however often this is repeated."""
+    left = [w for w in plan.windows if w.window in set(outcome.pending)]
+    if promotion.first:
+        ctx.metrics.landed(plan, outcome)
+    ctx.metrics.watermark(
+        plan.table,
+        watermark_us=promotion.watermark_us,
+        pending_windows=len(left),
+        pending_rows=sum(w.rows for w in left),
+        first_expiry_us=earliest(*(w.expiry_us for w in left)),
+        # a repeated task says nothing about how long a cycle takes
+        cycle_seconds=max(0.0, time.time() - plan.created_us / 1e6) if promotion.first else None,
     )

@@ -1,7 +1,9 @@
 """The registry of metrics, the names on the wire, and the mapping file that repeats the registry."""
 
+import dataclasses
 import logging
 import socket
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from ruamel.yaml import YAML
 from include.offload import metrics
 from include.offload.errors import REGISTRY as ERRORS
 from include.offload.metrics import DURATION_BUCKETS, MAX_NAME, REGISTRY, Kind, Metrics, stat_name
+from include.offload.model import Action, Outcome, Plan, PlannedWindow, WindowState
 from include.offload.settings import Settings
 
 MAPPING = Path(__file__).resolve().parents[2] / "monitoring" / "statsd-mapping.yaml"
@@ -140,13 +143,30 @@ def test_every_counter_of_a_table_starts_at_zero(wire: tuple[Metrics, socket.soc
     assert lines == want
 
 
-def test_a_plan_that_was_counted_is_not_counted_again(wire: tuple[Metrics, socket.socket]) -> None:
+def plan_of(windows: tuple[PlannedWindow, ...]) -> Plan:
+    """A plan of which only table and windows matter here."""
+    spare = dict.fromkeys((f.name for f in dataclasses.fields(Plan)), None) | {"table": "k2.a", "windows": windows}
+    return Plan(**spare)  # type: ignore[arg-type]
+
+
+def test_a_landed_plan_tells_late_rows_from_new_ones(wire: tuple[Metrics, socket.socket]) -> None:
     emitter, receiver = wire
-    emitter.watermark("k2.a", watermark_us=1_000_000, first_time=False, rows=7, appended=1)
-    emitter.count("offload_files_total", 1, table="k2.a")
-    seen: list[str] = []
-    while "offload_files_total,table=k2.a:1|c" not in seen:
-        seen += read(receiver)
+    plan = plan_of((PlannedWindow(1, Action.REPLACE, 7, 0, ledger_rows=4), PlannedWindow(2, Action.APPEND, 5, 0)))
+    shipped = (WindowState(1, 7, 0), WindowState(2, 5, 0))
+    emitter.landed(plan, Outcome(uuid.uuid4(), "committed", 1, 12, 2, 99, shipped, (), 0, 1.0))
+    assert [line for _ in range(4) for line in read(receiver)] == [
+        "offload_rows_total,table=k2.a:12|c",
+        "offload_windows_total,table=k2.a,action=append:1|c",
+        "offload_windows_total,table=k2.a,action=replace:1|c",
+        "offload_late_rows_total,table=k2.a:3|c",
+    ]
+
+
+def test_a_repeated_end_counts_a_cycle_and_no_rows(wire: tuple[Metrics, socket.socket]) -> None:
+    emitter, receiver = wire
+    emitter.watermark("k2.a", watermark_us=1_500_000)
+    seen = [line for _ in range(6) for line in read(receiver)]
+    assert "watermark_timestamp_seconds,table=k2.a:1.5|g" in seen
     assert "offload_cycles_total,table=k2.a,status=success:1|c" in seen
     assert not any(line.startswith("offload_rows_total") for line in seen)
 
