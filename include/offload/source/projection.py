@@ -1,7 +1,7 @@
 """From spec and source to the columns of the lake: expressions, types, partition and sort SQL.
 
-The expressions name source columns only. A query that also gives a column its own name as alias needs
-`prefer_column_name_to_alias = 1`, else its WHERE and ORDER BY see the converted value.
+The expressions name source columns only: a query must not give a column its own name as alias, or its WHERE and
+ORDER BY see the converted value.
 """
 
 from __future__ import annotations
@@ -79,8 +79,16 @@ def _mapping(spec: TableSpec, column: SourceColumn) -> Mapping:
 
 
 def _explain(column: SourceColumn, error: NoMappingError) -> str:
-    override = error.override.replace("{c}", quote_if_needed(column.name)).replace("{q}", quote(column.name))
-    return f"column {column.name} of type {column.type}: {error.why}. Write into columns.overrides: {override}"
+    options = [*options_for(column, error), f"exclude: [{quote_if_needed(column.name)}]"]
+    how = f"write into columns.overrides {', or '.join(options[:-1])}, or" if options[:-1] else "write"
+    return f"column {column.name} of type {column.type}: {error.why}; {how} into columns {options[-1]}"
+
+
+def options_for(column: SourceColumn, error: NoMappingError) -> list[str]:
+    """The lines of `columns.overrides` that would settle a refusal."""
+    name, quoted = quote_if_needed(column.name), quote(column.name).replace("\\", "\\\\").replace('"', '\\"')
+    key = name if name == column.name else '"' + column.name.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return [o.replace("{c}", key).replace("{q}", quoted) for o in error.options]
 
 
 def _choose(spec: TableSpec, source: SourceTable) -> list[SourceColumn]:

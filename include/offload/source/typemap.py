@@ -31,10 +31,13 @@ from include.offload.source.sql import quote
 
 
 class NoMappingError(ValueError):
-    """A type without a lossless mapping: `why`, and the `override` to write into the spec (`{c}`: the column)."""
+    """A type without a lossless mapping: `why`, and the lines to choose from for `columns.overrides`.
 
-    def __init__(self, clickhouse_type: str, why: str, override: str) -> None:
-        self.clickhouse_type, self.why, self.override = clickhouse_type, why, override
+    In `options`, `{c}` stands for the column's name and `{q}` for the name as quoted in SQL.
+    """
+
+    def __init__(self, clickhouse_type: str, why: str, *options: str) -> None:
+        self.clickhouse_type, self.why, self.options = clickhouse_type, why, options
         super().__init__(f"{clickhouse_type}: {why}")
 
 
@@ -141,8 +144,8 @@ def _scalar(kind: ChType) -> _Plain:
             raise NoMappingError(
                 str(kind),
                 f"Iceberg holds microseconds (6 digits), this column {digits}",
-                "{c}: {expr: \"toUnixTimestamp64Nano(toDateTime64({q}, 9, 'UTC'))\", type: long} for every digit, or "
-                "{c}: {expr: \"toDateTime64({q}, 6, 'UTC')\", type: timestamptz} to cut at microseconds",
+                "{c}: {expr: \"toUnixTimestamp64Nano(toDateTime64({q}, 9, 'UTC'))\", type: long}",
+                "{c}: {expr: \"toDateTime64({q}, 6, 'UTC')\", type: timestamptz}  # cut at microseconds",
             )
         return _Plain(IceType("timestamptz"), "DateTime64(6, 'UTC')", same=kind.args == ("6", "'UTC'"))
     if name.startswith("Interval"):
@@ -160,7 +163,8 @@ def _decimal(kind: ChType) -> _Plain:
         raise NoMappingError(
             str(kind),
             f"Iceberg decimals have at most 38 digits, this column {precision}",
-            f'{{c}}: {{type: string}}, or {{c}}: {{type: "decimal(38, {min(scale, 38)})"}} that fails on larger values',
+            "{c}: {type: string}",
+            f'{{c}}: {{type: "decimal(38, {min(scale, 38)})"}}  # fails on a larger value',
         )
     ice = IceType("decimal", (precision, scale))
     return _Plain(ice, ice.clickhouse(), same=True)
@@ -168,7 +172,12 @@ def _decimal(kind: ChType) -> _Plain:
 
 def _container(kind: ChType) -> _Plain:
     """Array, Map, Tuple and Nested: the same nesting with every part mapped, converted by one CAST of the whole."""
-    parts = [_map(p) for p in kind.parts]
+    try:
+        parts = [_map(p) for p in kind.parts]
+    except NoMappingError as error:
+        raise NoMappingError(
+            str(kind), f"{error.clickhouse_type}: {error.why}", "{c}: {type: string}  # its text"
+        ) from None
     results = [f"Nullable({p.result})" if p.nullable else p.result for p in parts]
     same = all(p.same for p in parts)
     ices = tuple(p.ice for p in parts)
@@ -179,7 +188,7 @@ def _container(kind: ChType) -> _Plain:
             raise NoMappingError(str(kind), "the keys of the map are nested", "{c}: {type: string}")
         return _Plain(IceType("map", parts=ices), f"Map({', '.join(results)})", same)
     if not parts:
-        raise NoMappingError(str(kind), "Iceberg has no empty struct", "exclude: [{c}]")
+        raise NoMappingError(str(kind), "Iceberg has no empty struct")
     names = tuple(n if n is not None else str(i + 1) for i, n in enumerate(kind.names))
     if len({n.lower() for n in names}) < len(names):
         raise NoMappingError(
@@ -201,18 +210,16 @@ def _refusal(kind: ChType) -> NoMappingError:
         )  # fmt: skip
     if name in ("JSON", "Object", "Variant", "Dynamic", "Geometry"):
         return NoMappingError(
-            str(kind), f"Iceberg has no type that holds every {name} value", "{c}: {type: string} for its text"
+            str(kind), f"Iceberg has no type that holds every {name} value", "{c}: {type: string}  # its text"
         )
     if name == "Time64":
         return NoMappingError(
             str(kind), "Iceberg `time` holds no negative times and none from 24 hours",
-            "{c}: {expr: \"toInt64(CAST({q}, 'Decimal(18, 6)') * 1000000)\", type: long} for microseconds",
+            "{c}: {expr: \"toInt64(CAST({q}, 'Decimal(18, 6)') * 1000000)\", type: long}  # microseconds",
         )  # fmt: skip
     if name == "Nothing":
-        return NoMappingError(str(kind), "the column can hold no value", "exclude: [{c}]")
-    return NoMappingError(
-        str(kind), "this version knows no lossless mapping", "exclude: [{c}], or {c}: {expr: …, type: …}"
-    )
+        return NoMappingError(str(kind), "the column can hold no value")
+    return NoMappingError(str(kind), "this version knows no lossless mapping", "{c}: {expr: …, type: …}")
 
 
 def map_override(clickhouse_type: str, wanted: str) -> Mapping:
@@ -232,7 +239,7 @@ def map_override(clickhouse_type: str, wanted: str) -> Mapping:
     if convert is None:
         raise NoMappingError(
             clickhouse_type, f"a value could change on its way to {target}",
-            f"{{c}}: {{expr: …, type: \"{target}\"}} with the ClickHouse expression that you mean",
+            f"{{c}}: {{expr: …, type: \"{target}\"}}  # the ClickHouse expression that you mean",
         )  # fmt: skip
     nullable = nullable or kind.name in ("Variant", "Dynamic", "Geometry")
     result = target.clickhouse_element() if nullable else target.clickhouse()

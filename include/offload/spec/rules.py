@@ -10,7 +10,7 @@ from include.offload.spec import human
 from include.offload.spec.fields import TIME_TRANSFORMS, quote_if_needed, split_transform
 
 if TYPE_CHECKING:
-    from include.offload.spec.model import TableSpec
+    from include.offload.spec.model import ColumnOverride, TableSpec
 
 Key = tuple[str | int, ...]
 
@@ -116,13 +116,25 @@ def _columns(spec: TableSpec) -> Iterator[Problem]:
                 f"{column} in columns.include" if columns.include is not None else f"columns.exclude without {column}",
                 (("columns",),),
             )
-    if spec.cursor in columns.overrides:
+    if spec.cursor in columns.overrides and not _cuts_at_microseconds(spec.cursor, columns.overrides[spec.cursor]):
         yield Problem(
             ("columns", "overrides", spec.cursor),
             "the cursor is offloaded by its own value",
-            f"no override for {spec.cursor}, or another cursor",
+            f"no override for {spec.cursor}, or, for a DateTime64 with more than 6 digits, "
+            f"expr: \"toDateTime64({quote_if_needed(spec.cursor)}, 6, 'UTC')\" and type: timestamptz",
             (("cursor",),),
         )
+
+
+def _cuts_at_microseconds(cursor: str, override: ColumnOverride) -> bool:
+    """The one override a cursor may have: windows are counted in microseconds, so no row changes its window by it."""
+    names = {cursor, quote_if_needed(cursor), f"`{cursor}`"}
+    wanted = {_squeezed(f"toDateTime64({name}, 6, 'UTC')") for name in names}
+    return override.type == "timestamptz" and _squeezed(override.expr or "") in wanted
+
+
+def _squeezed(sql: str) -> str:
+    return "".join(sql.split())
 
 
 def _override_type(key: Key, text: str) -> Iterator[Problem]:
