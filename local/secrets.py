@@ -108,7 +108,7 @@ def postgres_uri(user: str, password: str, database: str, driver: str = "postgre
 
 
 def pyiceberg(values: dict[str, str]) -> str:
-    """PyIceberg's configuration: the REST catalog `lake`, and `lake_sql` in PostgreSQL. JSON is YAML too."""
+    """PyIceberg's configuration: the REST catalog `lake`, and `lake_sql` in PostgreSQL. Block style: strictyaml reads no JSON."""
     store = {
         "s3.endpoint": f"http://{ports.HOST}:{ports.port('S3')}",
         "s3.access-key-id": values["s3_access_key"],
@@ -127,7 +127,11 @@ def pyiceberg(values: dict[str, str]) -> str:
         "uri": postgres_uri("iceberg", values["iceberg_db_password"], "iceberg", "postgresql+psycopg"),
         "warehouse": f"s3://{SQL_BUCKET}/",
     }
-    return json.dumps({"catalog": {"lake": rest | store, "lake_sql": sql | store}}, indent=2) + "\n"
+    catalogs = {"lake": rest | store, "lake_sql": sql | store}
+    lines = ["catalog:"]
+    for name, properties in catalogs.items():
+        lines += [f"  {name}:", *(f"    {key}: {value}" for key, value in properties.items())]
+    return "\n".join(lines) + "\n"
 
 
 def s3_identities(values: dict[str, str]) -> str:
