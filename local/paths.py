@@ -54,10 +54,6 @@ class Home:
     def airflow(self) -> Path:
         return self.root / "airflow"
 
-    @property
-    def spark_conf(self) -> Path:
-        return self.root / "spark-conf"
-
     def make(self) -> Home:
         """Create the directories that every service needs; the root is for its owner only."""
         for path in (self.root, self.secrets, self.logs, self.etc, self.run):

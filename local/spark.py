@@ -1,8 +1,9 @@
-"""Spark on one machine: environment, configuration, and the class data archive that halves its start.
+"""Spark on one machine: environment, settings, and the class data archive that halves its start.
 
-`spark-defaults.conf` in `$OFFLOAD_HOME/spark-conf` carries the settings (SPARK_CONF_DIR points there), so that neither
-Airflow nor the command line needs `--conf`. The archive holds parsed classes for one build of Java and one of Spark:
-its name is a digest of both, a stranger to either is simply not found. Java ignores an archive that does not fit.
+The archive holds parsed classes for one build of Java and one of Spark: its name is a digest of both, so an archive of
+another build is simply not found. Java refuses to dump or use one when the class path has a directory with files in it,
+and SPARK_CONF_DIR is on the class path: so there is no configuration directory, and the settings travel in
+SPARK_SUBMIT_OPTS, where neither Airflow nor the command line has to name them.
 """
 
 from __future__ import annotations
@@ -39,31 +40,30 @@ def archive() -> Path:
 
 
 def submit_conf(root: Home | None = None) -> dict[str, str]:
-    """Spark's settings for a job on this machine, the archive among them when it is there."""
-    baked = archive()
-    options = [*JVM, *([f"-XX:SharedArchiveFile={baked}", "-Xlog:disable"] if baked.exists() else [])]
+    """Spark's settings for a job on this machine."""
     where = root or home()
     return {
-        "spark.driver.memory": DRIVER_MEMORY,
-        "spark.driver.extraJavaOptions": " ".join(options),
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
-        "spark.local.dir": str(where.root / "spark-tmp"),
         "spark.sql.warehouse.dir": str(where.root / "spark-warehouse"),
-        # one task, one slice: a failed one is tried again by the job's own rules
-        "spark.python.worker.reuse": "true",
     }
 
 
+def jvm_options(root: Home | None = None) -> list[str]:
+    """Options of the driver's JVM: quick to start, the archive when it is there, the settings as properties."""
+    where = root or home()
+    baked = archive()
+    shared = [f"-XX:SharedArchiveFile={baked}", "-Xlog:disable", "-Xlog:all=error:stderr"] if baked.exists() else []
+    log4j = f"-Dlog4j2.configurationFile=file:{where.etc / 'spark-log4j2.properties'}"
+    return [*JVM, *shared, log4j, *(f"-D{key}={value}" for key, value in submit_conf(where).items())]
+
+
 def write_conf(root: Home) -> None:
-    """Write `spark-defaults.conf` and a quiet `log4j2.properties` for SPARK_CONF_DIR."""
-    root.spark_conf.mkdir(exist_ok=True, mode=0o700)
+    """Write what the environment points at: Spark's logging, quiet, and a directory for its temporary files."""
     (root.root / "spark-tmp").mkdir(exist_ok=True, mode=0o700)
-    lines = "".join(f"{key} {value}\n" for key, value in submit_conf(root).items())
-    (root.spark_conf / "spark-defaults.conf").write_text(lines)
-    (root.spark_conf / "log4j2.properties").write_text(
+    (root.etc / "spark-log4j2.properties").write_text(
         "rootLogger.level = warn\n"
         "rootLogger.appenderRef.stderr.ref = console\n"
         "appender.console.type = Console\n"
@@ -71,7 +71,7 @@ def write_conf(root: Home) -> None:
         "appender.console.target = SYSTEM_ERR\n"
         "appender.console.layout.type = PatternLayout\n"
         "appender.console.layout.pattern = %d{HH:mm:ss} %p %c{1}: %m%n%ex\n"
-        # it says on every start that a native Hadoop library is missing, which nothing here needs
+        # says on every start that a native Hadoop library is missing, which nothing here needs
         "logger.native.name = org.apache.hadoop.util.NativeCodeLoader\n"
         "logger.native.level = error\n"
     )
@@ -83,11 +83,13 @@ def spark_env(root: Home | None = None) -> Mapping[str, str]:
     installed = spark_home()
     return {
         "SPARK_HOME": str(installed),
-        "SPARK_CONF_DIR": str(where.spark_conf),
+        "SPARK_SUBMIT_OPTS": " ".join(jvm_options(where)),
+        "SPARK_DRIVER_MEMORY": DRIVER_MEMORY,
         "JAVA_HOME": str(java.java_home()),
         "PYSPARK_PYTHON": str(SPARK_VENV / "bin" / "python"),
         "PYSPARK_DRIVER_PYTHON": str(SPARK_VENV / "bin" / "python"),
         "SPARK_LOCAL_IP": "127.0.0.1",
+        "SPARK_LOCAL_DIRS": str(where.root / "spark-tmp"),
         "PYICEBERG_HOME": str(where.secrets),
         "PATH": f"{installed / 'bin'}:{os.environ.get('PATH', '/usr/local/bin:/usr/bin:/bin')}",
     }
@@ -109,13 +111,9 @@ def bake() -> Path:
         root.make()
         write_conf(root)
         fresh = Path(folder) / "new.jsa"
+        dump = f"-XX:ArchiveClassesAtExit={fresh} -Xlog:disable -Xlog:all=error:stderr"
         subprocess.run(
-            [
-                *spark_submit_command(),
-                "--driver-java-options",
-                f"{' '.join(JVM)} -XX:ArchiveClassesAtExit={fresh} -Xlog:disable",
-                str(ROOT / "local" / "spark_warm_up.py"),
-            ],
+            [*spark_submit_command(), "--driver-java-options", dump, str(ROOT / "local" / "spark_warm_up.py")],
             check=True,
             capture_output=True,
             text=True,

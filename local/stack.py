@@ -22,6 +22,7 @@ from local.supervisor import Supervisor
 
 POLL_S = 0.1
 LOG_LINES = 25
+LIVE = frozenset({"RUNNING", "STARTING", "BACKOFF", "STOPPING"})
 
 
 class StackError(RuntimeError):
@@ -96,14 +97,14 @@ class Stack:
         with self._locked():
             began = {service.name: time.monotonic() for service in services}
             states = self.supervisor.states()
-            for service in reversed(_waves(services)):
-                for one in service:
-                    if states.get(one.name, {}).get("statename") in {"RUNNING", "STARTING", "BACKOFF", "STOPPING"}:
-                        report(Progress(one.name, "stopping", 0.0))
-                        self.supervisor.stop(one.name)
-                for one in service:
-                    if self._wait_stopped(one):
-                        report(Progress(one.name, "stopped", time.monotonic() - began[one.name]))
+            for wave in reversed(_waves(services)):
+                live = [one for one in wave if states.get(one.name, {}).get("statename") in LIVE]
+                for one in live:
+                    report(Progress(one.name, "stopping", 0.0))
+                    self.supervisor.stop(one.name)
+                for one in live:
+                    self._wait_stopped(one)
+                    report(Progress(one.name, "stopped", time.monotonic() - began[one.name]))
             if not whole:
                 return []
             self.supervisor.shut_down()
@@ -167,16 +168,12 @@ class Stack:
             )
         return False
 
-    def _wait_stopped(self, service: Service) -> bool:
-        """Whether the server was running and now is not."""
-        waited = False
+    def _wait_stopped(self, service: Service) -> None:
         deadline = time.monotonic() + service.stop_s + 10
-        while self.supervisor.states().get(service.name, {}).get("statename") in {"RUNNING", "STARTING", "STOPPING"}:
-            waited = True
+        while self.supervisor.states().get(service.name, {}).get("statename") in LIVE:
             if time.monotonic() > deadline:
                 raise StackError(f"{service.name} does not stop. {self._last_words(service)}")
             time.sleep(POLL_S)
-        return waited
 
     def _last_words(self, service: Service) -> str:
         log = self.supervisor.log_of(service.name)
