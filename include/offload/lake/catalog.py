@@ -9,6 +9,7 @@ import requests
 from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.exceptions import NamespaceAlreadyExistsError, NoSuchTableError, TableAlreadyExistsError
 from pyiceberg.table import Table
+from pyiceberg.utils.config import Config
 
 from include.offload.errors import CATALOG_UNREACHABLE, SETTING_MISSING, STORE_REFUSED, OffloadError
 from include.offload.lake.schema import partition_spec_of, schema_of, sort_order_of
@@ -40,7 +41,8 @@ def open_catalog(name: str) -> Catalog:
     """The catalog `name` of PyIceberg's configuration. Raises OFL-102 when it is not configured, OFL-301 when away."""
     try:
         with reaching():
-            return load_catalog(name)
+            # PyIceberg reads its configuration once, at import; this process may learn the place later
+            return load_catalog(name, **(Config().get_catalog_config(name) or {}))
     except ValueError as error:
         raise OffloadError(SETTING_MISSING, f"Iceberg catalog `{name}`: {error}") from error
 
