@@ -1,0 +1,114 @@
+"""What an operator wants to know of an error id beyond its one sentence: usual causes, and what is safe.
+
+docs/errors.md is made from it and from the registry in include/offload/errors.py. An id without a note is fine.
+"""
+
+NOTES: dict[str, str] = {
+    "OFL-101": """
+        A file below `dags/tables/` does not follow the rules of [spec.md](spec.md). The other tables go on. Airflow
+        shows one import error for `dags/spec_errors.py` that lists every mistake of every file with line and what to
+        write instead; `bin/offload spec check` prints the same list.""",
+    "OFL-102": """
+        A task found no Airflow connection (`offload_clickhouse`, `offload_ledger`, `offload_spark`), or the command
+        line found neither the environment variable nor the file in `$OFFLOAD_HOME/secrets/`. The message names the one
+        that is missing.""",
+    "OFL-201": """
+        No replica of the connection answers within five seconds. Nothing was planned or committed. While a table's
+        rows wait, their time to live runs: look at the oldest pending expiry in `bin/offload status`.""",
+    "OFL-202": """
+        The password was rotated on one side only, or the user may not read the table. The user needs SELECT on the
+        table and on `system.parts`, `system.columns`, `system.tables` and `system.replicas`.""",
+    "OFL-203": """
+        The table was dropped or renamed, or the spec names another database: the path `dags/tables/<db>/<table>.yaml`
+        is the identity unless `source` says otherwise.""",
+    "OFL-204": """
+        A column that the spec uses (cursor, sequence, partition, sort, include, exclude, an `expr`) is not in the
+        table.""",
+    "OFL-205": """
+        The type has no Iceberg type that holds every value exactly, so nothing is shipped rather than something
+        rounded. Choose what to lose yourself: `exclude` the column, or give it an `expr` and a `type`.""",
+    "OFL-206": """
+        The cursor decides which window a row belongs to. A Nullable cursor would leave rows in no window, a type that
+        is no time has no windows.""",
+    "OFL-207": """
+        ClickHouse accepted the query and failed it: memory limit, time limit, too many queries. The limits are in the
+        spec under `source.limits`. Each query carries a `query_id` that begins with `offload-` and a `log_comment`
+        with table and run: search `system.query_log` for them.""",
+    "OFL-208": """
+        The connection broke, or ClickHouse failed after it had answered 200. A stream without its end-of-stream mark
+        is never registered, however many rows came.""",
+    "OFL-209": """
+        The table has another UUID (or another ZooKeeper path) than the one that was offloaded. A dropped and
+        re-created table may hold other rows under the same name, so the pipeline stops before it mistakes missing rows
+        for deleted ones. If the new table is meant to go on where the old one ended, accept it.""",
+    "OFL-210": """
+        The replica that this run would read is further behind than the `settle` time of the spec: rows of a window
+        that counts as settled may not have arrived on it.""",
+    "OFL-211": """
+        `FINAL` merges rows of one key. When the cursor is not part of the sorting key, versions of one row may lie in
+        different windows, and reading one window alone gives another answer than reading the whole table.""",
+    "OFL-301": """
+        Neither planning nor committing is possible; nothing is lost. A commit request that was already sent counts as
+        unknown (OFL-404), and the next try looks before it writes.""",
+    "OFL-302": """
+        Column names, types, nullability or the partition spec of the Iceberg table are not what the spec and the
+        source yield. Nothing is changed in the table by itself.""",
+    "OFL-303": """
+        The commit marker carries the id of another ledger. Two pipelines on one table would both append. Stop the
+        other one, then take the table over.""",
+    "OFL-304": """
+        The table holds snapshots, and none of them carries a marker: someone else filled it, or all of our snapshots
+        have expired and the properties were removed.""",
+    "OFL-305": """
+        The marker names a snapshot that is not in the history of `main`, and an older one is: somebody rolled the
+        table back, switched branches or replaced it. Rebuilding takes what the table holds now as the truth and
+        offloads the rest again.""",
+    "OFL-306": """
+        Schema, partition spec or files of the table changed after the plan was frozen. Planning again sees the new
+        state.""",
+    "OFL-307": """
+        Wrong key, missing bucket, no space. Files of the failed attempt are removed or left for orphan removal; they
+        are in no snapshot.""",
+    "OFL-308": """
+        To replace a window, a data file is rewritten as a whole. Rewriting one with row-level deletes would need to
+        apply them first; compaction does that.""",
+    "OFL-309": """
+        The ledger says that rows were shipped, the catalog knows no such table. If it was dropped on purpose, remove
+        its ledger entry; if it was renamed or the catalog was restored, bring it back first.""",
+    "OFL-401": """
+        The run's plan is not in the ledger: the ledger was rebuilt or restored since.""",
+    "OFL-402": """
+        A newer plan landed, or planning again closed this one. This is how a forgotten job of an older run is kept
+        from writing: it is no loss, the newer plan covers the same rows or the next one will.""",
+    "OFL-403": """
+        A file's rows, size or windows are not what was counted while it was written, or windows kept changing while
+        they were read. Nothing is registered.""",
+    "OFL-404": """
+        The commit may or may not be in the table. Only the table can tell, and it could not be read. Clearing is safe:
+        the next try reads the marker first.""",
+    "OFL-405": """
+        Ledger and marker name different plans, tables or snapshots and no rule says which is right: usually one of
+        them was restored from a backup. Iceberg is the truth; a rebuild makes the ledger follow it.""",
+    "OFL-406": """
+        Windows are the unit of accounting. With another cursor or width, what was shipped could no longer be
+        compared.""",
+    "OFL-407": """
+        The range lies before `start`, is not settled yet, or is about to expire in ClickHouse: replacing a window
+        whose rows are being deleted would delete them from the lake too. `force` does not override it.""",
+    "OFL-408": """
+        Two runs recorded a plan at once; one of them won. Running the task again reads the new state.""",
+    "OFL-409": """
+        Count, content hash or a column's sum differ between ClickHouse and Iceberg. The report names each window with
+        both sides. A window that was changed in ClickHouse after it was shipped is replaced by the next run while it
+        is within `horizon`.""",
+    "OFL-501": """
+        Nothing can be planned or recorded. A job that already has its plan also needs the ledger, before it
+        commits.""",
+    "OFL-502": """
+        The code is newer than the schema. Upgrading is safe to repeat and keeps the data.""",
+    "OFL-503": """
+        A disk that a task writes to is full. Data files are streamed to the object store and not kept on disk.""",
+    "OFL-504": """
+        The job ended without saying why: killed, out of memory, no Java, no Spark master. Its last lines stand above
+        the error.""",
+}
