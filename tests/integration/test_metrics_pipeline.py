@@ -14,7 +14,7 @@ import pytest
 from statsd import StatsClient
 
 from include.offload.metrics import REGISTRY, Kind, Metrics
-from include.offload.settings import ROOT, Settings, home
+from include.offload.settings import ROOT, Settings
 
 MAPPING = ROOT / "monitoring" / "statsd-mapping.yaml"
 TABLE = "k2.silver_trades"
@@ -22,10 +22,10 @@ LIMIT_S = 15
 
 
 def binary() -> Path:
-    """The exporter that set-up built: the stack's, else the one on PATH."""
-    candidates = [home() / "bin" / "statsd_exporter", ROOT / ".run" / "bin" / "statsd_exporter"]
-    found = next((c for c in candidates if c.is_file()), None) or shutil.which("statsd_exporter")
-    assert found, f"no statsd_exporter in {[str(c) for c in candidates]}: run `make setup`"
+    """The exporter that set-up built, else the one on PATH."""
+    built = ROOT / ".venv" / "tools" / "bin" / "statsd_exporter"
+    found = str(built) if built.is_file() else shutil.which("statsd_exporter")
+    assert found, f"no {built} and none on PATH: run `make setup`"
     return Path(found)
 
 

@@ -11,7 +11,7 @@ import pytest
 from include.offload.cli import job
 from include.offload.errors import JOB_FAILED, OffloadError
 
-PROGRESS = 'OFFLOAD_PROGRESS {"slices_done": 1, "slices": 2, "rows": 5, "rows_planned": 9, "bytes": 77, "seconds": 0.5, "eta": 1}'
+PROGRESS = 'OFFLOAD_PROGRESS {"slices_done": 1, "slices": 2, "rows": 5, "rows_planned": 9, "bytes": 77, "seconds": 0.5}'
 
 
 def script(*lines: str) -> list[str]:
@@ -81,10 +81,16 @@ def test_an_interrupt_ends_the_job_and_its_children(tmp_path: Path) -> None:
 def test_no_secret_is_on_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
     import uuid
 
-    monkeypatch.setenv("SPARK_HOME", "/opt/spark")
     monkeypatch.setenv("OFFLOAD_SPARK_MASTER", "local[2]")
     plan = uuid.uuid4()
     argv = job.command(plan)
-    assert argv[:3] == ["/opt/spark/bin/spark-submit", "--master", "local[2]"]
+    assert argv[:3] == ["spark-submit", "--master", "local[2]"]
     assert argv[-2:] == ["--plan", str(plan)]
     assert not any("password" in a.lower() or "://" in a for a in argv)
+
+
+def test_the_named_spark_comes_first_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPARK_HOME", "/opt/spark")
+    env = job.environment()
+    assert env["PATH"].split(os.pathsep)[0] == "/opt/spark/bin"
+    assert env["PYTHONPATH"].split(os.pathsep)[0] == str(job.ROOT)

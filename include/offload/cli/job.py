@@ -7,6 +7,7 @@ The job's stdout is its contract: `OFFLOAD_PROGRESS {…}` while it works, then 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import os
 import shutil
@@ -40,43 +41,38 @@ class Progress:
     seconds: float
 
 
-def spark_home() -> Path:
-    """`SPARK_HOME`, else the Spark of this checkout. Raises OFL-102."""
-    named = os.environ.get("SPARK_HOME")
-    if named:
-        return Path(named)
-    for found in sorted((ROOT / ".venv" / "spark").glob("lib/python3*/site-packages/pyspark")):
-        return found
-    raise OffloadError(
-        SETTING_MISSING, "no Spark: SPARK_HOME is not set and .venv/spark is not there. Run `make setup`"
-    )
-
-
 def command(plan_id: UUID) -> list[str]:
     """The spark-submit call of a plan. No secret is in it: the job reads its settings itself.
 
     `OFFLOAD_SPARK_MASTER` names the master; without it the configuration in `SPARK_CONF_DIR` decides.
     """
-    submit = spark_home() / "bin" / "spark-submit"
     master = os.environ.get("OFFLOAD_SPARK_MASTER")
     where = ["--master", master] if master else []
     job = ROOT / "spark_jobs" / "offload.py"
-    return [str(submit), *where, "--name", f"offload-{plan_id}", str(job), "--plan", str(plan_id)]
+    return ["spark-submit", *where, "--name", f"offload-{plan_id}", str(job), "--plan", str(plan_id)]
 
 
 def environment() -> dict[str, str]:
-    """The environment of the job: ours, plus where Spark, its Python and this package are."""
+    """The environment of the job: ours, plus where Spark, its Python and its Java are. Raises OFL-102.
+
+    `SPARK_HOME` wins; without it the one-machine stack says where its own Spark is.
+    """
     env = dict(os.environ)
-    env.setdefault("SPARK_HOME", str(spark_home()))
-    python = ROOT / ".venv" / "spark" / "bin" / "python"
-    if python.exists():
-        env.setdefault("PYSPARK_PYTHON", str(python))
-        env.setdefault("PYSPARK_DRIVER_PYTHON", str(python))
-    if (conf := home() / "spark-conf").is_dir():
-        env.setdefault("SPARK_CONF_DIR", str(conf))
+    env["OFFLOAD_HOME"] = str(home())
     env["PYTHONPATH"] = os.pathsep.join(p for p in (str(ROOT), env.get("PYTHONPATH", "")) if p)
-    env.setdefault("OFFLOAD_HOME", str(home()))
-    return env
+    if "SPARK_HOME" in env:
+        env["PATH"] = os.pathsep.join((str(Path(env["SPARK_HOME"]) / "bin"), env.get("PATH", "")))
+        return env
+    try:
+        spark = importlib.import_module("local.spark")
+        paths = importlib.import_module("local.paths")
+    except ModuleNotFoundError as error:
+        raise OffloadError(SETTING_MISSING, "SPARK_HOME is not set, and there is no one-machine stack") from error
+    try:
+        spark.write_conf(paths.home().make())
+        return env | dict(spark.spark_env())
+    except (FileNotFoundError, RuntimeError) as error:
+        raise OffloadError(SETTING_MISSING, str(error)) from error
 
 
 def run_job(
@@ -86,13 +82,14 @@ def run_job(
 
     An interrupt stops the job and everything it started before it is passed on.
     """
-    if shutil.which(argv[0]) is None:
-        raise OffloadError(SETTING_MISSING, f"there is no {argv[0]}", table=table)
+    program = shutil.which(argv[0], path=env.get("PATH"))
+    if program is None:
+        raise OffloadError(SETTING_MISSING, f"there is no program {argv[0]}", table=table)
     log: deque[str] = deque(maxlen=LOG_LINES)
     result: dict[str, Any] | None = None
     refusal: OffloadError | None = None
     with subprocess.Popen(
-        argv,
+        [program, *argv[1:]],
         env=dict(env),
         cwd=ROOT,
         stdout=subprocess.PIPE,
