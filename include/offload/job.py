@@ -251,7 +251,7 @@ def _outcome(plan: Plan, files: Sequence[ShippedFile], pending: tuple[int, ...],
 
 def _check_expiry(ctx: Context, spec: TableSpec, plan: Plan) -> None:
     """Rule 18, the second look: raises OFL-407 when a window to be replaced is about to expire."""
-    expiries = [w.expiry_us for w in plan.windows if w.action is Action.REPLACE]
+    expiries = [w.expiry_us for w in plan.windows if w.action is Action.REPLACE and w.ledger_rows]
     soonest = earliest(*expiries)
     if soonest is None:
         return

@@ -103,6 +103,9 @@ def _judge(state: WindowState, known: LedgerWindow, rules: Rules) -> Action | Le
     comparable = known.fingerprint == rules.fingerprint
     if same_rows and not rules.force and (not comparable or state.hash == known.state.hash):
         return Leave.UNKNOWN if not comparable else None
+    if known.state.rows == 0:
+        # nothing was shipped there: no history that a replace could erase, and rows to lose
+        return Action.REPLACE
     if rules.safe_until_us is None:
         return Leave.EXPIRING
     expiry = earliest(state.expiry_us, known.state.expiry_us)
