@@ -67,9 +67,6 @@ def check_extent(spec: TableSpec) -> XComArg:
         doc_md="Counts and hashes the settled windows in ClickHouse and freezes a plan in the ledger.",
     )
     def check() -> bool:
-        from include.offload.steps import RunRequest, open_context
-        from include.offload.steps import check_extent as step
-
         context = get_current_context()
         run = str(context["run_id"])
         _open(spec, run)
@@ -78,8 +75,13 @@ def check_extent(spec: TableSpec) -> XComArg:
             asked = requested(spec, context["params"])
             for note in asked.notes:
                 log.info("note: %s", note)
+            settings = settings_for(spec)
+            # PyIceberg reads its configuration when it is imported: only now is it known where that stands
+            from include.offload.steps import RunRequest, open_context
+            from include.offload.steps import check_extent as step
+
             result = step(
-                open_context(settings_for(spec)),
+                open_context(settings),
                 spec,
                 RunRequest(run_id=run, from_us=asked.from_us, to_us=asked.to_us, force=asked.force),
             )
@@ -125,9 +127,6 @@ def update_watermark(spec: TableSpec, asset: Asset) -> XComArg:
         doc_md="Reads the commit marker from Iceberg, moves ledger and watermark, announces the asset.",
     )
     def update() -> dict[str, Any]:
-        from include.offload.steps import open_context
-        from include.offload.steps import update_watermark as step
-
         context = get_current_context()
         run = str(context["run_id"])
         _open(spec, run)
@@ -138,7 +137,12 @@ def update_watermark(spec: TableSpec, asset: Asset) -> XComArg:
                 raise OffloadError(PLAN_UNKNOWN, f"{CHECK} left no plan for this run", table=spec.identity)
             plan_id = str(plan["plan_id"])
             bind_log(table=spec.identity, run=run, plan=plan_id)
-            result = step(open_context(settings_for(spec)), spec, UUID(plan_id))
+            settings = settings_for(spec)
+            # as above: settings first
+            from include.offload.steps import open_context
+            from include.offload.steps import update_watermark as step
+
+            result = step(open_context(settings), spec, UUID(plan_id))
         summary = {
             "table": spec.identity,
             "rows": result.rows,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from local.airflow_rest import AirflowRest, DagRun
@@ -39,6 +40,15 @@ class Driver(AirflowRest):
     def ask(self, dag_id: str, **conf: Any) -> DagRun:
         """Start a run with these params."""
         return self.trigger(dag_id, conf)
+
+    def discover(self, dag_id: str, limit_s: float = 60) -> None:
+        """Have the DAG files read now instead of at the next round, until this DAG is known; then unpause it."""
+        known = next(iter(self.dags()), None)
+        if known is not None and dag_id not in self.dags():
+            token = self._call("GET", f"/dags/{known}")["file_token"]
+            self._call("PUT", f"/parseDagFile/{token}")
+        self.wait_for_dags({dag_id}, limit_s)
+        self.pause(dag_id, False)
 
     def states(self, run: DagRun) -> dict[str, str]:
         """The state of each task."""
@@ -102,6 +112,18 @@ class Driver(AirflowRest):
         found = self.xcom(run, "check_extent", "plan")
         assert isinstance(found, dict)
         return found
+
+    def details(self, run: DagRun) -> dict[str, Any]:
+        """All that Airflow says of a run."""
+        found = self._call("GET", f"/dags/{run.dag_id}/dagRuns/{run.run_id}")
+        assert isinstance(found, dict)
+        return found
+
+    def interval(self, run: DagRun) -> timedelta:
+        """The width of a run's data interval."""
+        told = self.details(run)
+        start, end = (datetime.fromisoformat(told[f"data_interval_{side}"]) for side in ("start", "end"))
+        return end - start
 
     def events(self, dag_id: str) -> list[Event]:
         """All asset events of a DAG, oldest first."""
