@@ -43,7 +43,11 @@ def _root(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and the log of the libraries.")] = False,
 ) -> None:
     flags.debug = debug
-    logging.basicConfig(level=logging.DEBUG if debug else logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
+    level = logging.DEBUG if debug else logging.ERROR
+    handler = logging.StreamHandler()
+    # on the handler: a library that sets its own logger's level would pass a level on the root
+    handler.setLevel(level)
+    logging.basicConfig(level=level, handlers=[handler], format="%(levelname)s %(name)s: %(message)s")
 
 
 def main() -> None:

@@ -108,8 +108,8 @@ def refuse(error: OffloadError) -> None:
     err.print(f"[bold red]{error.id}[/]  {escape(error.kind.title)}")
     if error.table:
         err.print(f"table    {escape(error.table)}")
-    err.print(f"cause    {escape(error.cause)}")
-    err.print(f"next     [bold]{escape(error.next_step)}[/]")
+    err.print(f"cause    {escape(error.cause)}", soft_wrap=True)
+    err.print(f"next     [bold]{escape(error.next_step)}[/]", soft_wrap=True)
 
 
 def grid(*columns: str, right: tuple[str, ...] = (), title: str | None = None) -> Table:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -15,8 +17,12 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from include.offload.cli import job
 from include.offload.cli.common import FromOption, TableArgument, ToOption, instant_us, load, opened, the_spec
 from include.offload.cli.console import Json, err, flags, grid, instant, note, number, out, show, size, span_of_time
+from include.offload.errors import OffloadError
 from include.offload.model import Plan
 from include.offload.windows import Grid
+
+if TYPE_CHECKING:
+    from include.offload.context import Context
 
 ForceOption = Annotated[bool, typer.Option("--force", help="Ship the range again even where nothing changed.")]
 
@@ -117,15 +123,16 @@ def run(
     started = time.monotonic()
     outcome: dict[str, Any] = {}
     with opened(settings) as ctx:
-        with err.status("check_extent …"):
+        with _step(ctx, table, "check_extent"):
             checked = steps.check_extent(ctx, spec, request)
         made = checked.plan
         for line in checked.notes:
             note(f"note: {escape(str(line))}")
         note(f"plan {made.plan_id}: {number(made.rows)} rows, {len(made.windows)} windows, {len(made.slices)} slices")
         if made.touches_lake:
-            outcome = _ship(made)
-        with err.status("update_watermark …"):
+            with _reported(ctx, table, "offload"):
+                outcome = _ship(made)
+        with _step(ctx, table, "update_watermark"):
             moved = steps.update_watermark(ctx, spec, made.plan_id)
     seconds, job_seconds = time.monotonic() - started, float(outcome.get("seconds") or 0)
     report = RunReport(
@@ -144,6 +151,25 @@ def run(
         rows_per_second=round(outcome["rows"] / job_seconds) if outcome.get("rows") and job_seconds else None,
     )
     show(report, lambda: _print_report(report))
+
+
+@contextmanager
+def _reported(ctx: Context, table: str, step: str) -> Iterator[None]:
+    """A failure of the step goes into the metrics and the ledger, as it does under Airflow; then it goes on."""
+    try:
+        yield
+    except OffloadError as error:
+        ctx.metrics.failure(table, step, error.id, final=True)
+        # a ledger that is away is most likely the very failure
+        with suppress(OffloadError):
+            ctx.ledger.failed(table, str(error))
+        raise
+
+
+@contextmanager
+def _step(ctx: Context, table: str, step: str) -> Iterator[None]:
+    with err.status(f"{step} …"), _reported(ctx, table, step):
+        yield
 
 
 def _ship(made: Plan) -> dict[str, Any]:
