@@ -1,0 +1,123 @@
+"""What the demo asks of a running Airflow, through its public REST API: unpause, trigger, follow."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+TIMEOUT_S = 30
+ENDED = frozenset({"success", "failed"})
+
+
+@dataclass(frozen=True, slots=True)
+class DagRun:
+    """One run of a DAG, as the API tells it. `state`: queued, running, success or failed."""
+
+    dag_id: str
+    run_id: str
+    state: str
+
+
+class AirflowRestError(Exception):
+    """Airflow answered with an error, or not at all; the message names the call."""
+
+
+class AirflowRest:
+    """A session with one Airflow API server. Not for two threads at once."""
+
+    def __init__(self, url: str, user: str, password: str) -> None:
+        self.url = url.rstrip("/")
+        self._login = {"username": user, "password": password}
+        self._client = httpx.Client(base_url=self.url, timeout=TIMEOUT_S, trust_env=False)
+        self._token = ""
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _call(self, method: str, path: str, **kwargs: Any) -> Any:
+        for attempt in ("with the token at hand", "with a new token"):
+            if not self._token:
+                answer = self._send("POST", "/auth/token", json=self._login)
+                if answer.status_code >= 400:
+                    raise AirflowRestError(f"the login at {self.url} was refused: {answer.status_code}")
+                self._token = answer.json()["access_token"]
+            answer = self._send(method, f"/api/v2{path}", headers={"Authorization": f"Bearer {self._token}"}, **kwargs)
+            if answer.status_code == 401 and attempt == "with the token at hand":
+                self._token = ""
+                continue
+            break
+        if answer.status_code >= 400:
+            raise AirflowRestError(f"{method} {path}: {answer.status_code} {answer.text[:500]}")
+        return answer.json() if answer.content else None
+
+    def _send(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
+        try:
+            return self._client.request(method, path, **kwargs)
+        except httpx.HTTPError as error:
+            raise AirflowRestError(f"{method} {self.url}{path}: {error or type(error).__name__}") from error
+
+    def dags(self) -> dict[str, bool]:
+        """The ids of all DAGs, and whether each is paused."""
+        found = self._call("GET", "/dags", params={"limit": 1000, "exclude_stale": "true"})["dags"]
+        return {str(d["dag_id"]): bool(d["is_paused"]) for d in found}
+
+    def import_errors(self) -> list[str]:
+        """What the DAG processor could not load."""
+        return [
+            str(e["stack_trace"]) for e in self._call("GET", "/importErrors", params={"limit": 100})["import_errors"]
+        ]
+
+    def pause(self, dag_id: str, paused: bool) -> None:
+        """Pauses or unpauses a DAG."""
+        self._call("PATCH", f"/dags/{dag_id}", params={"update_mask": "is_paused"}, json={"is_paused": paused})
+
+    def trigger(self, dag_id: str, conf: dict[str, Any] | None = None) -> DagRun:
+        """Starts a run now, without a logical date."""
+        made = self._call("POST", f"/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": conf or {}})
+        return _run(made)
+
+    def run(self, run: DagRun) -> DagRun:
+        """The same run as it is now."""
+        return _run(self._call("GET", f"/dags/{run.dag_id}/dagRuns/{run.run_id}"))
+
+    def latest_runs(self, limit: int = 100) -> dict[str, DagRun]:
+        """The newest run of each DAG among the last `limit` runs."""
+        listed = self._call("GET", "/dags/~/dagRuns", params={"order_by": "-run_after", "limit": limit})["dag_runs"]
+        found: dict[str, DagRun] = {}
+        for item in listed:
+            found.setdefault(item["dag_id"], _run(item))
+        return found
+
+    def tasks(self, run: DagRun) -> dict[str, tuple[str, int]]:
+        """The state and the number of the try of each task of a run."""
+        listed = self._call("GET", f"/dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances")["task_instances"]
+        return {t["task_id"]: (str(t["state"] or "none"), int(t["try_number"])) for t in listed}
+
+    def clear(self, run: DagRun, task_ids: list[str] | None = None) -> None:
+        """Clears tasks of a run and what follows them, all when none is named: Airflow runs them again."""
+        body: dict[str, Any] = {"dag_run_id": run.run_id, "dry_run": False, "only_failed": False}
+        if task_ids:
+            body |= {"task_ids": task_ids, "include_downstream": True}
+        self._call("POST", f"/dags/{run.dag_id}/clearTaskInstances", json=body)
+
+    def task_log(self, run: DagRun, task_id: str, try_number: int) -> str:
+        """The log of one try as plain text."""
+        path = f"/dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances/{task_id}/logs/{try_number}"
+        content = self._call("GET", path, params={"full_content": "true"})["content"]
+        return "\n".join(str(line.get("event", line)) if isinstance(line, dict) else str(line) for line in content)
+
+    def wait_for_dags(self, wanted: set[str], limit_s: float) -> None:
+        """Waits until the DAG processor has found all of `wanted`. Raises TimeoutError that names the missing ones."""
+        end = time.monotonic() + limit_s
+        while missing := wanted - self.dags().keys():
+            if time.monotonic() > end:
+                errors = "; ".join(self.import_errors()) or "no import errors"
+                raise TimeoutError(f"after {limit_s:.0f} s Airflow has no DAG {sorted(missing)}: {errors}")
+            time.sleep(0.5)
+
+
+def _run(item: dict[str, Any]) -> DagRun:
+    return DagRun(str(item["dag_id"]), str(item["dag_run_id"]), str(item["state"]))
