@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
-import requests
 from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.exceptions import NamespaceAlreadyExistsError, NoSuchTableError, TableAlreadyExistsError
 from pyiceberg.table import Table
 from pyiceberg.utils.config import Config
 
-from include.offload.errors import CATALOG_UNREACHABLE, SETTING_MISSING, STORE_REFUSED, OffloadError
+from include.offload.errors import SETTING_MISSING, OffloadError
+from include.offload.lake.reach import reaching
 from include.offload.lake.schema import partition_spec_of, schema_of, sort_order_of
 from include.offload.model import Projection
 from include.offload.spec.model import TableSpec
@@ -24,25 +23,13 @@ TABLE_PROPERTIES = {
 }
 
 
-@contextmanager
-def reaching(table: str | None = None) -> Iterator[None]:
-    """Turn what a catalog or store that is away throws into OFL-301 and OFL-307."""
-    try:
-        yield
-    except requests.ConnectionError as error:
-        raise OffloadError(CATALOG_UNREACHABLE, _short(error), table=table) from error
-    except (requests.Timeout, requests.HTTPError) as error:
-        raise OffloadError(CATALOG_UNREACHABLE, _short(error), table=table) from error
-    except OSError as error:
-        raise OffloadError(STORE_REFUSED, _short(error), table=table) from error
-
-
 def open_catalog(name: str) -> Catalog:
     """The catalog `name` of PyIceberg's configuration. Raises OFL-102 when it is not configured, OFL-301 when away."""
+    # PyIceberg reads its configuration once, at import; this process may learn its place later
+    properties = {k: str(v) for k, v in (Config().get_catalog_config(name) or {}).items()}
     try:
         with reaching():
-            # PyIceberg reads its configuration once, at import; this process may learn the place later
-            return load_catalog(name, **(Config().get_catalog_config(name) or {}))
+            return load_catalog(name, **properties)
     except ValueError as error:
         raise OffloadError(SETTING_MISSING, f"Iceberg catalog `{name}`: {error}") from error
 
@@ -72,7 +59,3 @@ def create_table(catalog: Catalog, spec: TableSpec, projection: Projection) -> T
             )
         except TableAlreadyExistsError:
             return catalog.load_table((spec.target.namespace, spec.target.table))
-
-
-def _short(error: Exception) -> str:
-    return str(error).strip().replace("\n", " ")[:500]

@@ -37,8 +37,9 @@ from include.offload.errors import (
     OffloadError,
 )
 from include.offload.lake import marker as markers
-from include.offload.lake.catalog import find_table, reaching
+from include.offload.lake.catalog import find_table
 from include.offload.lake.marker import Marker
+from include.offload.lake.reach import reaching
 from include.offload.lake.rewriting import Replacement
 from include.offload.model import Plan
 
@@ -151,9 +152,9 @@ def land(
         marker = guard(table, plan)
         if marker is not None and marker.plan == plan.plan_id:
             return Landing(table, marker, ours=False)
-        replacement = replace(table)
         check_files(table, plan.table, added)
-        staged = stage(table, plan, attempt, watermark_us, added, replacement)
+        with reaching(plan.table):
+            staged = stage(table, plan, attempt, watermark_us, added, replace(table))
         reached("before-commit")
         try:
             catalog.commit_table(table, staged.requirements, staged.updates)

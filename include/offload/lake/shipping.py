@@ -16,8 +16,9 @@ from pyiceberg.io import load_file_io
 from pyiceberg.schema import Schema
 
 from include.offload.crashpoint import reached
-from include.offload.errors import SOURCE_STREAM_BROKEN, STORE_REFUSED, OffloadError
+from include.offload.errors import SOURCE_STREAM_BROKEN, OffloadError
 from include.offload.lake.files import ParquetSink
+from include.offload.lake.reach import reaching
 from include.offload.model import Plan, ShippedFile, Slice, WindowState
 from include.offload.source.client import Client, Endpoint
 from include.offload.source.sql import partition_sql, quote, spans_sql, window_sql
@@ -120,14 +121,12 @@ def ship(task: SliceTask) -> ShippedFile:
     with Client(task.endpoint, settings=task.limits, comment=task.comment, table=task.table) as client:
         stream = client.stream(task.sql, STREAM_SETTINGS)
         try:
-            with ParquetSink(io, path, schema, task.table_properties) as sink:
+            with reaching(task.table), ParquetSink(io, path, schema, task.table_properties) as sink:
                 for batch in batches(stream, task.table):
                     _add(windows, batch.column(width), batch.column(width + 1))
                     sink.write(pa.RecordBatch.from_arrays(batch.columns[:width], names=batch.schema.names[:width]))
                     reached("mid-stream")
                 written = sink.close()
-        except OSError as error:
-            raise OffloadError(STORE_REFUSED, f"{path}: {error}"[:600], table=task.table) from error
         finally:
             stream.close()
     reached("file-uploaded")

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 from sqlalchemy import Connection, Engine, RowMapping, create_engine, text
-from sqlalchemy.exc import OperationalError, ProgrammingError
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 from include.offload.errors import (
     LEDGER_DISAGREES,
@@ -96,6 +96,8 @@ class Ledger:
                 yield connection
         except OperationalError as error:
             raise OffloadError(LEDGER_UNREACHABLE, _first_line(error), table=table) from error
+        except IntegrityError as error:
+            raise OffloadError(LEDGER_DISAGREES, _first_line(error), table=table) from error
         except ProgrammingError as error:
             raise OffloadError(LEDGER_OUTDATED, _first_line(error), table=table) from error
 
