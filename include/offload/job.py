@@ -265,7 +265,7 @@ def _check_expiry(ctx: Context, spec: TableSpec, plan: Plan) -> None:
 
 def _replacement(table: Table, plan: Plan, pending: set[int], attempt: uuid.UUID) -> Replacement:
     grid = Grid(plan.width_us)
-    windows = [w for w in plan.windows if w.action is Action.REPLACE and w.window not in pending]
+    windows = [w for w in plan.windows if w.action is Action.REPLACE and w.ledger_rows and w.window not in pending]
     if not windows:
         return Replacement()
     found = find_replacement(table, plan.table, plan.cursor, [grid.span(w.window) for w in windows], attempt)

@@ -105,6 +105,8 @@ class ParquetSink:
 
     def abandon(self) -> None:
         """Delete what was written so far."""
+        if self._writer is not None:
+            self._writer.is_open = False  # else its finaliser writes a footer into the closed stream
         if self._stream is not None:
             self._stream.close()
             self._io.delete(self._path)
