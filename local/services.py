@@ -7,8 +7,8 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from local import airflow, clickhouse, ports, postgres, seaweed
-from local.paths import ROOT, TOOLS, Home
+from local import airflow, clickhouse, k2, ports, postgres, seaweed
+from local.paths import ROOT, TOOLS, Home, python
 
 
 def _nothing(_: Home) -> None:
@@ -23,7 +23,8 @@ def _no_environment(_: Home) -> Mapping[str, str]:
 class Service:
     """One server. `limit_s`: how long it may take from start to its first right answer.
 
-    `ports`: what it listens on; the first one is what people look at. `after`: services that must answer first.
+    `ports`: what it listens on; the first one is what people look at. `after`: services that must answer first;
+    `needs`: services that must run too, in any order. `optional`: started only by name.
     `bootstrap` runs once the service answers, and repeats without harm.
     """
 
@@ -33,11 +34,13 @@ class Service:
     ports: tuple[str, ...]
     limit_s: float = 30.0
     after: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
     prepare: Callable[[Home], None] = _nothing
     bootstrap: Callable[[Home], None] = _nothing
     environment: Callable[[Home], Mapping[str, str]] = _no_environment
     stop_signal: str = "TERM"
     stop_s: int = 15
+    optional: bool = False
     url: str | None = field(default=None)
     """What a person opens, with {port} for the first port."""
 
@@ -128,7 +131,9 @@ SERVICES: tuple[Service, ...] = (
         command=lambda _: airflow.command("scheduler"),
         answers=lambda _: airflow.is_healthy("scheduler"),
         ports=(),
-        after=("postgres", "airflow-api-server"),
+        after=("postgres",),
+        needs=("airflow-api-server",),
+        prepare=airflow.prepare,
         environment=airflow.environment,
         limit_s=120,
         stop_s=30,
@@ -138,7 +143,9 @@ SERVICES: tuple[Service, ...] = (
         command=lambda _: airflow.command("dag-processor"),
         answers=lambda _: airflow.is_healthy("dag_processor"),
         ports=(),
-        after=("postgres", "airflow-api-server"),
+        after=("postgres",),
+        needs=("airflow-api-server",),
+        prepare=airflow.prepare,
         environment=airflow.environment,
         limit_s=120,
     ),
@@ -147,14 +154,24 @@ SERVICES: tuple[Service, ...] = (
         command=lambda _: airflow.command("triggerer"),
         answers=lambda _: airflow.is_healthy("triggerer"),
         ports=(),
-        after=("postgres", "airflow-api-server"),
+        after=("postgres",),
+        needs=("airflow-api-server",),
+        prepare=airflow.prepare,
         environment=airflow.environment,
         limit_s=120,
+    ),
+    Service(
+        "k2-trickle",
+        command=lambda _: [python(), "-m", "local.k2", "trickle"],
+        answers=k2.is_trickling,
+        ports=(),
+        after=("clickhouse",),
+        optional=True,
     ),
 )
 BY_NAME = {service.name: service for service in SERVICES}
 GROUPS = {
-    "all": tuple(BY_NAME),
+    "all": tuple(service.name for service in SERVICES if not service.optional),
     "data": ("postgres", "clickhouse", "seaweedfs", "statsd-exporter"),
     "airflow": tuple(name for name in BY_NAME if name.startswith("airflow-")),
 }

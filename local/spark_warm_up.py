@@ -1,6 +1,6 @@
 """A Spark job that does what the offload job does of the JVM: two Python tasks and a collect. Run while baking."""
 
-from pyspark.sql import SparkSession
+from pyspark import SparkConf, SparkContext
 
 
 def _double(number: int) -> int:
@@ -8,9 +8,10 @@ def _double(number: int) -> int:
 
 
 def main() -> None:
-    spark = SparkSession.builder.appName("warm-up").getOrCreate()
+    spark = SparkContext.getOrCreate(SparkConf().setIfMissing("spark.app.name", "warm-up"))
     try:
-        doubled = spark.sparkContext.parallelize([1, 2], 2).map(_double).collect()
+        seen = spark.accumulator(0)
+        doubled = spark.parallelize([1, 2], 2).map(lambda n: (seen.add(n), _double(n))[1]).collect()
         if doubled != [2, 4]:
             raise RuntimeError(f"Spark computed {doubled}")
     finally:

@@ -205,7 +205,7 @@ class Stack:
 def _with_needs(services: tuple[Service, ...]) -> tuple[Service, ...]:
     names = {service.name for service in services}
     while True:
-        more = names | {need for service in SERVICES if service.name in names for need in service.after}
+        more = names | {n for service in SERVICES if service.name in names for n in (*service.after, *service.needs)}
         if more == names:
             return tuple(service for service in SERVICES if service.name in names)
         names = more
