@@ -20,6 +20,7 @@ from include.offload.errors import (
     PLAN_SUPERSEDED,
     PLAN_UNKNOWN,
     SOURCE_CHANGED_IDENTITY,
+    WATERMARK_MOVED,
     WINDOW_CHANGED,
     OffloadError,
 )
@@ -310,7 +311,7 @@ class Ledger:
                 },
             ).rowcount
             if changed != 1:
-                raise OffloadError(LEDGER_DISAGREES, f"generation {head.generation} was passed", table=plan.table)
+                raise OffloadError(WATERMARK_MOVED, f"generation {head.generation} was passed", table=plan.table)
         return Promotion(
             True, moved, head.generation if landed is None else plan.generation, outcome.rows, len(outcome.windows)
         )
