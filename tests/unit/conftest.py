@@ -1,12 +1,18 @@
-"""Hypothesis for the unit tests: the same examples on every machine; `HYPOTHESIS_PROFILE=search` looks further."""
+"""Fixtures of the unit tests: one real ClickHouse engine for all of them."""
 
-import os
+from __future__ import annotations
 
-from hypothesis import HealthCheck, settings
+from collections.abc import Iterator
 
-# no deadline: the time of one example says nothing on a shared machine
-settings.register_profile(
-    "repeatable", derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.register_profile("search", max_examples=2_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+import pytest
+
+from tests.support.chdb_engine import Engine
+
+
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """chdb in a process of its own; tests make their own databases or tables in it."""
+    engine = Engine(tmp_path_factory.mktemp("chdb"))
+    engine.raw("SET enable_time_time64_type = 1")
+    yield engine
+    engine.close()

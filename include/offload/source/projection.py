@@ -36,6 +36,9 @@ from include.offload.spec.human import DAY_US
 from include.offload.spec.model import TableSpec
 
 FINGERPRINT_VERSION = 1
+MAX_NARROW_DECIMAL = 18
+"""Digits of a Decimal that ClickHouse keeps in 64 bits."""
+
 MERGING_ENGINES = ("Replacing", "Summing", "Aggregating", "Collapsing", "VersionedCollapsing", "Coalescing", "Graphite")
 TIME_TYPES = ("Date", "Date32", "DateTime", "DateTime32", "DateTime64")
 
@@ -234,17 +237,17 @@ def partition_columns(spec: TableSpec, projection: Projection) -> tuple[Partitio
                 f"write {field} as {field.name}_part",
                 table=spec.identity,
             )
-        sql = transform_sql(column.expr, ice.kind, kind, size)
+        sql = transform_sql(column.expr, ice, kind, size)
         out.append(PartitionColumn(field.column, field.transform, field.name, sql))
     return tuple(out)
 
 
-def transform_sql(x: str, ice: str, kind: str, size: int | None) -> str:
+def transform_sql(x: str, ice: icetypes.IceType, kind: str, size: int | None) -> str:
     """Iceberg's internal value of a transform as ClickHouse SQL over `x`, a value of the Iceberg type `ice`."""
     if kind == "void":
         return "NULL"
     if kind == "identity":
-        return _identity_sql(x, ice)
+        return _identity_sql(x, ice.kind)
     if kind == "bucket":
         return f"toInt64(icebergBucket({size}, {x}))"
     if kind == "truncate":
@@ -255,7 +258,7 @@ def transform_sql(x: str, ice: str, kind: str, size: int | None) -> str:
     if kind == "month":
         return f"((toInt64(toYear({x})) - 1970) * 12 + toInt64(toMonth({x})) - 1)"
     if kind == "day":
-        return f"toInt64(toInt32({x}))" if ice == "date" else _floor_div(_micros(x), DAY_US)
+        return f"toInt64(toInt32({x}))" if ice.kind == "date" else _floor_div(_micros(x), DAY_US)
     if kind == "hour":
         return _floor_div(_micros(x), DAY_US // 24)
     raise AssertionError(f"no SQL for the transform {kind}")
@@ -282,12 +285,17 @@ def _identity_sql(x: str, ice: str) -> str:
     return f"toString({x})" if ice in ("decimal", "uuid") else x
 
 
-def _truncate_sql(x: str, ice: str, size: int) -> str:
-    if ice in ("int", "long"):
+def _truncate_sql(x: str, ice: icetypes.IceType, size: int) -> str:
+    if ice.kind in ("int", "long"):
         return f"toInt64(icebergTruncate({size}, {x}))"
-    if ice == "decimal":
+    if ice.kind == "decimal" and ice.numbers[0] > MAX_NARROW_DECIMAL:
+        # icebergTruncate refuses a Decimal of 128 bits, so the unscaled number is floored.
+        unscaled = f"reinterpret({x}, 'Int128')"
+        floored = f"toInt128({unscaled} - positiveModulo({unscaled}, {size}))"
+        return f"toString(reinterpret({floored}, '{ice.clickhouse()}'))"
+    if ice.kind == "decimal":
         return f"toString(icebergTruncate({size}, {x}))"
-    return f"hex(substring({x}, 1, {size}))" if ice == "binary" else f"icebergTruncate({size}, {x})"
+    return f"hex(substring({x}, 1, {size}))" if ice.kind == "binary" else f"icebergTruncate({size}, {x})"
 
 
 def record_value(column: PartitionColumn, iceberg_type: str, value: PartitionValue) -> Any:

@@ -6,16 +6,19 @@ round trip through Parquet and `icebergLocal` (tests/unit/test_typemap_roundtrip
 
 - `required` makes ClickHouse read T, optional makes it read Nullable(T); the hash is the same either way, also of
   elements inside Array, Map and Tuple. So elements, values and struct fields are always optional in Iceberg.
-- The hash depends on the width: Int32 and Int64 of one value differ. Every width is therefore written out.
+- The hash of an integer does not depend on its width, so equal hashes do not prove equal types. The types are therefore
+  written out, and `spec check --source` lets ClickHouse confirm each.
 - DateTime comes through Arrow as uint32 and Enum as int8: both need their expression. UUID comes as `arrow.uuid` in
   canonical byte order and needs no fix-up.
 - A String with invalid UTF-8 reaches Arrow as `string` unchecked and Parquet too; ClickHouse reads the same bytes back,
   but other readers fail or replace them. `RecordBatch.validate(full=True)` finds it; `type: binary` keeps the bytes.
+- A struct field named `1` comes back as NULL inside a list, so unnamed tuple elements become `_1`, `_2`, as in Spark.
 - Iceberg `time` comes back as Int64 of another scale: it is not used.
 - A Map with duplicate keys keeps them, in order; Spark reads the last one only.
 - CAST of FixedString to String cuts trailing zero bytes, so FixedString becomes `fixed[n]`.
-- Decimal128 computations can exceed 38 digits without an error in ClickHouse; Iceberg can't hold
-  that, the writer fails.
+- A Decimal(5, 2) column may hold 99999.99: ClickHouse checks the width of the storage (9, 18, 38 digits), not the
+  declared precision. pyarrow writes such a value to Parquet as another number, without an error: the writer has to call
+  `RecordBatch.validate(full=True)`, which refuses it.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from dataclasses import dataclass
 
 from include.offload.source import chtypes
 from include.offload.source.chtypes import ChType
-from include.offload.source.icetypes import IceType
+from include.offload.source.icetypes import MAX_DECIMAL_PRECISION, IceType
 from include.offload.source.icetypes import parse as parse_iceberg
 from include.offload.source.sql import quote
 
@@ -71,6 +74,10 @@ class _Plain:
 _INTEGERS = {
     "Int8": "int", "Int16": "int", "Int32": "int", "Int64": "long", "UInt8": "int", "UInt16": "int", "UInt32": "long",
 }  # fmt: skip
+_DIGITS = {
+    "Int8": 3, "UInt8": 3, "Int16": 5, "UInt16": 5, "Int32": 10, "UInt32": 10, "Int64": 19, "UInt64": 20, "Bool": 1,
+    "Int128": 39, "UInt128": 39, "Int256": 77, "UInt256": 78,
+}  # fmt: skip
 _BIG_INTEGERS = ("Int128", "Int256", "UInt128", "UInt256")
 _NARROW_DECIMALS = {"Decimal32": 9, "Decimal64": 18, "Decimal128": 38, "Decimal256": 76}
 _SIMPLE = {
@@ -79,7 +86,7 @@ _SIMPLE = {
     "IPv6": "string", "Time": "int", "UInt64": "decimal(20, 0)",
 }  # fmt: skip
 _GEO = {
-    "Point": "Tuple(Float64, Float64)", "Ring": "Array(Point)", "LineString": "Array(Point)",
+    "Point": "Tuple(x Float64, y Float64)", "Ring": "Array(Point)", "LineString": "Array(Point)",
     "MultiPoint": "Array(Point)", "MultiLineString": "Array(LineString)",
     "Polygon": "Array(Ring)", "MultiPolygon": "Array(Polygon)",
 }  # fmt: skip
@@ -154,12 +161,8 @@ def _scalar(kind: ChType) -> _Plain:
 
 
 def _decimal(kind: ChType) -> _Plain:
-    if kind.name in _NARROW_DECIMALS:
-        precision, scale = _NARROW_DECIMALS[kind.name], int(kind.args[0])
-    else:
-        precision = int(kind.args[0]) if kind.args else 10
-        scale = int(kind.args[1]) if len(kind.args) > 1 else 0
-    if precision > 38:
+    precision, scale = _decimal_shape(kind)
+    if precision > MAX_DECIMAL_PRECISION:
         raise NoMappingError(
             str(kind),
             f"Iceberg decimals have at most 38 digits, this column {precision}",
@@ -168,6 +171,12 @@ def _decimal(kind: ChType) -> _Plain:
         )
     ice = IceType("decimal", (precision, scale))
     return _Plain(ice, ice.clickhouse(), same=True)
+
+
+def _decimal_shape(kind: ChType) -> tuple[int, int]:
+    if kind.name in _NARROW_DECIMALS:
+        return _NARROW_DECIMALS[kind.name], int(kind.args[0])
+    return int(kind.args[0]) if kind.args else 10, int(kind.args[1]) if len(kind.args) > 1 else 0
 
 
 def _container(kind: ChType) -> _Plain:
@@ -189,7 +198,12 @@ def _container(kind: ChType) -> _Plain:
         return _Plain(IceType("map", parts=ices), f"Map({', '.join(results)})", same)
     if not parts:
         raise NoMappingError(str(kind), "Iceberg has no empty struct")
-    names = tuple(n if n is not None else str(i + 1) for i, n in enumerate(kind.names))
+    if any(n is not None and n.isdigit() for n in kind.names):
+        raise NoMappingError(
+            str(kind), "ClickHouse reads struct fields named by a number back as NULL", "{c}: {type: string}"
+        )
+    same = same and None not in kind.names
+    names = tuple(n if n is not None else f"_{i + 1}" for i, n in enumerate(kind.names))
     if len({n.lower() for n in names}) < len(names):
         raise NoMappingError(
             str(kind), "two fields of the tuple differ only in case, which readers ignore", "{c}: {type: string}"
@@ -291,13 +305,17 @@ def _conversion(kind: ChType, target: IceType) -> _Convert | None:
 
 
 def _to_decimal(kind: ChType, target: IceType) -> _Convert | None:
+    """Allowed when every value fits by its type, or at 38 digits, where ClickHouse checks; below 38 it does not."""
     precision, scale = target.numbers
-    if _integer(kind.name):
-        return _by_text
-    if kind.name == "Decimal" or kind.name in _NARROW_DECIMALS:
-        own = int(kind.args[-1]) if kind.name in _NARROW_DECIMALS or len(kind.args) > 1 else 0
-        return _by_text if scale >= own and precision >= scale else None
-    return None
+    if kind.name in _DIGITS:
+        digits, own = _DIGITS[kind.name], 0
+    elif kind.name == "Decimal" or kind.name in _NARROW_DECIMALS:
+        width, own = _decimal_shape(kind)
+        digits = width - own
+    else:
+        return None
+    fits = scale >= own and (precision == MAX_DECIMAL_PRECISION or digits <= precision - scale)
+    return _by_text if fits else None
 
 
 def declared(expr: str, wanted: str) -> Mapping:

@@ -112,7 +112,7 @@ def _shape(kind: ChType) -> tuple[object, ...]:
     if kind.name == "DateTime64":
         return (kind.name, kind.args[0])
     if kind.parts:
-        names = [n if n is not None else str(i + 1) for i, n in enumerate(kind.names)]
+        names = [n if n is not None else f"_{i + 1}" for i, n in enumerate(kind.names)]
         return (kind.name, *names, *(_shape(p) for p in kind.parts))
     return (kind.name, *kind.args)
 

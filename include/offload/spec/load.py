@@ -315,14 +315,16 @@ def _known_keys(path: Key) -> tuple[str, ...]:
 
 
 def _locate(problem: Problem, path: Path, layers: list[_Layer]) -> SpecError:
-    """The file and line of a problem: the last layer that sets the key, else its nearest parent in the table's file."""
-    key = problem.key
-    while key:
+    """The file and line of a problem: where its key is set, else a key that it depends on, else the nearest parent.
+
+    Of several layers the last one counts; without any trace it is the first line of the table's own file.
+    """
+    parents = [problem.key[:n] for n in range(len(problem.key) - 1, 0, -1)]
+    for key in (problem.key, *problem.needs, *parents):
         for layer in reversed(layers):
             line = layer.document.line(key)
             if line is not None:
                 return SpecError(layer.path, line, dotted(problem.key), problem.message, problem.instead)
-        key = key[:-1]
     return SpecError(path, 1, dotted(problem.key), problem.message, problem.instead)
 
 

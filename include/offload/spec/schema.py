@@ -178,7 +178,7 @@ _TAIL = """
 | Interval… | `long` | the count |
 | Array(T) | `list<T>` | |
 | Map(K, V) | `map<K, V>` | keys that stand twice are kept; Spark reads the last one |
-| Tuple, Nested | `struct<…>`, `list<struct<…>>` | unnamed elements are named `1`, `2`, … |
+| Tuple, Nested | `struct<…>`, `list<struct<…>>` | unnamed elements become `_1`, `_2`, … |
 | Point, Ring, LineString, Polygon, Multi… | `struct`, `list` of `struct` | as ClickHouse nests them |
 | Nullable(T), LowCardinality(T), SimpleAggregateFunction(f, T) | as T | a column that is not Nullable is `required` |
 | AggregateFunction | refused | `expr: finalizeAggregation(column)` and its type |

@@ -14,6 +14,7 @@ import yaml
 
 Key = tuple[str | int, ...]
 
+_TAGS = ("!", "tag:yaml.org,2002:str", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 _INT = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _CONSTANTS = {
@@ -75,13 +76,13 @@ class _Builder:
         if id(node) in self.seen:
             raise YamlError(line, "anchors and aliases are not supported", "the value itself, or _defaults.yaml")
         self.seen.add(id(node))
-        if node.tag.startswith("tag:yaml.org,2002:") is False and node.tag != "!":
+        if node.tag not in _TAGS:
             raise YamlError(line, f"tag {node.tag} is not supported", "the plain value")
         if isinstance(node, yaml.MappingNode):
             return self.mapping(node, key)
         if isinstance(node, yaml.SequenceNode):
             return [self.value(item, (*key, i)) for i, item in enumerate(node.value)]
-        return scalar(node.value) if getattr(node, "style", None) is None else node.value
+        return node.value if getattr(node, "style", None) else scalar(node.value)
 
     def mapping(self, node: yaml.MappingNode, key: Key) -> dict[str, Any]:
         out: dict[str, Any] = {}
@@ -90,7 +91,7 @@ class _Builder:
             name = name_node.value
             if not isinstance(name_node, yaml.ScalarNode):
                 raise YamlError(line, "a key is no text", "key: value")
-            if name == "<<" and name_node.style is None:
+            if name == "<<" and not name_node.style:
                 raise YamlError(line, "merge keys (<<) are not supported", "the values themselves, or _defaults.yaml")
             if name in out:
                 raise YamlError(line, f"key {name} stands twice", "each key once")
