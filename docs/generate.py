@@ -35,8 +35,8 @@ def errors_page() -> str:
     parts = [
         "# Error ids\n",
         HEADER + "\n",
-        "Every refusal has an id, names its table and its cause, and ends with the next thing to type. The last lines of"
-        " a failed task's log have all of it; `bin/offload errors ID` prints one entry of this page.\n",
+        "Every refusal has an id, names its table and its cause, and ends with the next thing to type. The last lines"
+        " of a failed task's log have all of it; `bin/offload errors ID` prints one entry of this page.\n",
         "**Retry** says whether the same task may succeed when it is simply run again. Airflow retries those by itself"
         " and fails the others at once. No refusal leaves half a commit: a plan is in the Iceberg table as a whole, or"
         " not at all ([exactly-once.md](exactly-once.md)).\n",
@@ -79,7 +79,7 @@ def metrics_page() -> str:
             HEADER + "\n",
             "What the pipeline says of itself, sent over StatsD and served to Prometheus by `statsd_exporter` with"
             " [`monitoring/statsd-mapping.yaml`](../monitoring/statsd-mapping.yaml). Ages, lag and rates are not sent:"
-            " a gauge that holds an age freezes when its sender dies. Instants are sent, ages are computed from them.\n",
+            " a gauge that holds an age freezes when its sender dies. Instants are sent, ages computed from them.\n",
             metrics.markdown(),
         ]
     )

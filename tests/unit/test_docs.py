@@ -1,0 +1,170 @@
+"""The documentation says what is there: links lead somewhere, generated pages are fresh, commands exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from docs.error_notes import NOTES
+from docs.generate import PAGES
+from include.offload.cli import app
+from include.offload.errors import REGISTRY
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES_OF_THE_REPOSITORY = sorted(
+    p.relative_to(ROOT).as_posix()
+    for p in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "deploy").rglob("*.md"))
+)
+LINK = re.compile(r"!?\[(?:[^\]\\]|\\.)*\]\(([^)\s]+)\)")
+CODE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"`([^`\n]+)`")
+FENCED_SHELL = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def text_of(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def links_of(page: str) -> list[str]:
+    """The targets of a page's links; a link's text may be code, a code block holds none."""
+    return LINK.findall(CODE.sub("", text_of(page)))
+
+
+@cache
+def anchors(page: str) -> frozenset[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    found: set[str] = set()
+    for heading in re.findall(r"^#{1,6} (.+)$", CODE.sub("", text_of(page)), re.MULTILINE):
+        plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()
+        found.add(re.sub(r"[^\w\- ]", "", plain).strip().replace(" ", "-"))
+    return frozenset(found)
+
+
+def commands_of(page: str) -> Iterator[list[str]]:
+    """Every `bin/offload …` and `make …` of a page, inline or in a shell block, as words."""
+    body = text_of(page)
+    lines = [line for block in FENCED_SHELL.findall(body) for line in block.splitlines()]
+    for line in [*INLINE.findall(CODE.sub("", body)), *lines]:
+        if line.startswith(("bin/offload", "make ")):
+            yield shlex.split(line, comments=True)
+
+
+def every_command() -> list[tuple[str, list[str]]]:
+    return [(page, words) for page in PAGES_OF_THE_REPOSITORY for words in commands_of(page)]
+
+
+@cache
+def make_targets() -> frozenset[str]:
+    found: set[str] = set()
+    for line in (ROOT / "Makefile").read_text(encoding="utf-8").splitlines():
+        if match := re.match(r"^([A-Za-z0-9_. -]+):(?!=)", line):
+            found.update(match[1].split())
+    return frozenset(found)
+
+
+@pytest.mark.parametrize("page", PAGES_OF_THE_REPOSITORY)
+def test_every_relative_link_leads_somewhere(page: str) -> None:
+    dead = []
+    for target in links_of(page):
+        if re.match(r"^[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (ROOT / page).parent / path if path else ROOT / page
+        if not file.exists():
+            dead.append(f"{target}: no such file")
+        elif anchor and file.suffix == ".md" and anchor not in anchors(file.resolve().relative_to(ROOT).as_posix()):
+            dead.append(f"{target}: no such heading")
+    assert not dead, f"{page}: {dead}"
+
+
+def test_links_are_found_at_all() -> None:
+    assert any(target.startswith("docs/architecture.md") for target in links_of("README.md"))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_generated_pages_are_fresh(page: str) -> None:
+    assert text_of(page) == PAGES[page](), f"{page} is stale: run `python docs/generate.py`"
+
+
+def test_the_check_of_the_generator_says_when_a_page_is_stale() -> None:
+    done = subprocess.run(
+        [sys.executable, "docs/generate.py", "--check"], cwd=ROOT, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_notes_are_of_known_errors() -> None:
+    assert set(NOTES) <= set(REGISTRY)
+
+
+def test_every_error_has_a_heading() -> None:
+    assert {id.lower() for id in REGISTRY} <= anchors("docs/errors.md")
+
+
+def test_every_make_target_in_the_docs_exists() -> None:
+    missing = {
+        f"{page}: make {word}"
+        for page, words in every_command()
+        if words[0] == "make"
+        for word in words[1:]
+        if "=" not in word and not word.startswith("-") and word not in make_targets()
+    }
+    assert not missing
+
+
+def test_every_command_in_the_docs_exists() -> None:
+    wrong = []
+    for page, words in every_command():
+        if words[0] == "bin/offload" and (problem := problem_of(words[1:])):
+            wrong.append(f"{page}: {' '.join(words)}: {problem}")
+    assert not wrong, "\n".join(wrong)
+
+
+def problem_of(words: list[str]) -> str | None:
+    """What is wrong with a command line, None when the command and its options exist."""
+    # typer may bring its own click: what counts is that a group has `commands`
+    command: Any = typer.main.get_command(app)
+    rest = list(words)
+    while hasattr(command, "commands") and rest and not rest[0].startswith("-"):
+        name = rest.pop(0)
+        if name not in command.commands:
+            return f"there is no command {name}"
+        command = command.commands[name]
+    known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    unknown = [w for w in rest if w.startswith("--") and w.split("=")[0] not in known | {"--help"}]
+    return f"no option {', '.join(unknown)}" if unknown else None
+
+
+@pytest.mark.parametrize("words", [["spec", "make"], ["verify", "--everything"]])
+def test_a_wrong_command_would_be_found(words: list[str]) -> None:
+    assert problem_of(words)
+
+
+def test_next_steps_of_errors_are_commands_that_exist() -> None:
+    wrong = []
+    for kind in REGISTRY.values():
+        if kind.next_step.startswith("bin/offload"):
+            words = kind.next_step.split(" shows ")[0].split(" names ")[0].replace("{table}", "TABLE").split()
+            if problem := problem_of(words[1:]):
+                wrong.append(f"{kind.id}: {kind.next_step}: {problem}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_pictures_of_the_readme_exist_and_the_drawing_has_words_for_those_who_do_not_see_it() -> None:
+    drawing = text_of("docs/img/flow.svg")
+    assert "<title" in drawing
+    assert "<desc" in drawing
+
+
+@pytest.mark.parametrize("page", PAGES_OF_THE_REPOSITORY)
+def test_no_page_has_a_note_to_self(page: str) -> None:
+    assert not re.search(r"\b(TODO|FIXME|XXX|TBD)\b|@@", text_of(page))
