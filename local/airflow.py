@@ -4,7 +4,8 @@
 - The log servers of scheduler and triggerer listen on every interface and take no option against it: they are skipped,
   and the API server reads the log files from disk.
 - This repository is a local bundle, its root on `sys.path`; `.airflowignore` lets only `dags/*.py` be parsed.
-- Metadata migration and connections take seconds, so a stamp remembers what they were made from.
+- Connections and pool are made through the REST API, not with Airflow's own modules: a public interface, and no
+  password on a command line. Stamps remember what was migrated and made, since both take seconds.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import configparser
 import hashlib
 import importlib.metadata
+import io
 import json
 import os
 import subprocess
@@ -19,10 +21,9 @@ import urllib.request
 from collections.abc import Mapping
 
 from local import ports, secrets, spark
-from local.paths import ROOT, Home, python, venv_bin
+from local.paths import ROOT, Home, venv_bin
 
 POOL_SLOTS = 2
-SECONDS_TO_BE_HEALTHY = 5
 
 
 def base_url() -> str:
@@ -100,7 +101,7 @@ def connections(home: Home) -> list[dict[str, str | int | None]]:
     """The three connections that every DAG uses, as Airflow's own fields."""
     return [
         {
-            "conn_id": "offload_clickhouse",
+            "connection_id": "offload_clickhouse",
             "conn_type": "clickhouse",
             "host": ports.HOST,
             "port": ports.port("CLICKHOUSE"),
@@ -109,7 +110,7 @@ def connections(home: Home) -> list[dict[str, str | int | None]]:
             "schema": "k2",
         },
         {
-            "conn_id": "offload_ledger",
+            "connection_id": "offload_ledger",
             "conn_type": "postgres",
             "host": ports.HOST,
             "port": ports.port("POSTGRES"),
@@ -118,7 +119,7 @@ def connections(home: Home) -> list[dict[str, str | int | None]]:
             "schema": "offload",
         },
         {
-            "conn_id": "offload_spark",
+            "connection_id": "offload_spark",
             "conn_type": "spark",
             "host": "local[2]",
             "extra": json.dumps({"spark-binary": "spark-submit", "deploy-mode": "client"}),
@@ -144,34 +145,57 @@ def command(component: str) -> list[str]:
 
 
 def prepare(home: Home) -> None:
-    """Write the configuration; migrate the metadata, and make connections and pool, where something changed."""
+    """Write the configuration; migrate the metadata when Airflow is new or another version.
+
+    Raises CalledProcessError with Airflow's words.
+    """
     home.airflow.mkdir(exist_ok=True, mode=0o700)
     spark.write_conf(home)
     parser = configparser.ConfigParser(interpolation=None)
     parser.read_dict(options(home))
-    with (home.airflow / "airflow.cfg.new").open("w") as file:
-        os.fchmod(file.fileno(), 0o600)
-        parser.write(file)
-    (home.airflow / "airflow.cfg.new").replace(home.airflow / "airflow.cfg")
-    wanted = {
-        "connections": connections(home),
-        "pool": {"name": "offload_spark", "slots": POOL_SLOTS, "description": "Offload jobs at the same time"},
-    }
-    facts = json.dumps([importlib.metadata.version("apache-airflow"), wanted], sort_keys=True)
-    print_of = hashlib.sha256(facts.encode()).hexdigest()
-    stamp = home.airflow / ".bootstrapped"
-    if stamp.exists() and stamp.read_text() == print_of:
+    text = io.StringIO()
+    parser.write(text)
+    secrets.write(home.airflow / "airflow.cfg", text.getvalue())
+    version = importlib.metadata.version("apache-airflow")
+    stamp = home.airflow / ".migrated"
+    if stamp.exists() and stamp.read_text() == version:
         return
     subprocess.run(
-        [python(), "-m", "local.airflow_bootstrap"],
-        input=json.dumps(wanted),
+        [str(venv_bin("airflow")), "db", "migrate"],
         check=True,
         capture_output=True,
         text=True,
         cwd=ROOT,
         env={**os.environ, **environment(home)},
     )
-    stamp.write_text(print_of)
+    stamp.write_text(version)
+
+
+def bootstrap(home: Home) -> None:
+    """Make the connections and the pool through the REST API, or make them again as they should be.
+
+    Raises httpx.HTTPError when the API server refuses.
+    """
+    import httpx
+
+    pool = {"name": "offload_spark", "slots": POOL_SLOTS, "description": "Offload jobs at the same time"}
+    wanted = {"connections": connections(home), "pools": [{**pool, "include_deferred": False}]}
+    facts = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
+    stamp = home.airflow / ".connected"
+    if stamp.exists() and stamp.read_text() == facts:
+        return
+    login = {"username": "admin", "password": secrets.read(home, "airflow_admin_password")}
+    with httpx.Client(base_url=base_url(), timeout=60, trust_env=False) as api:
+        token = api.post("/auth/token", json=login).raise_for_status().json()["access_token"]
+        for kind, entities in wanted.items():
+            action = {"action": "create", "entities": entities, "action_on_existence": "overwrite"}
+            answer = api.patch(
+                f"/api/v2/{kind}", json={"actions": [action]}, headers={"Authorization": f"Bearer {token}"}
+            )
+            errors = answer.raise_for_status().json()["create"]["errors"]
+            if errors:
+                raise RuntimeError(f"Airflow did not take the {kind}: {errors}")
+    stamp.write_text(facts)
 
 
 def health() -> dict[str, dict[str, str | None]]:

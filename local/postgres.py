@@ -99,7 +99,10 @@ def answers(home: Home) -> bool:
 
 
 def bootstrap(home: Home) -> None:
-    """Roles, databases and grants; repeats without harm."""
+    """Roles, databases, grants and the ledger's schema; repeats without harm."""
+    # here, so that nobody who only asks for the status loads Alembic
+    from include.offload.ledger.migrate import upgrade
+
     with psycopg.connect(secrets.read(home, "postgres_uri"), autocommit=True) as connection:
         for role, secret in ROLES.items():
             known = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)).fetchone()
@@ -114,3 +117,4 @@ def bootstrap(home: Home) -> None:
             if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (database,)).fetchone():
                 connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(name, sql.Identifier(owner)))
             connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(name))
+    upgrade(secrets.read(home, "offload_ledger_uri"))

@@ -32,7 +32,7 @@ class Service:
     command: Callable[[Home], list[str]]
     answers: Callable[[Home], bool]
     ports: tuple[str, ...]
-    limit_s: float = 30.0
+    limit_s: float = 90.0
     after: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     prepare: Callable[[Home], None] = _nothing
@@ -83,7 +83,7 @@ SERVICES: tuple[Service, ...] = (
         command=clickhouse.command,
         answers=lambda _: _http_ok("CLICKHOUSE", "/ping"),
         ports=("CLICKHOUSE",),
-        limit_s=60,
+        limit_s=120,
         stop_s=30,
         url="http://127.0.0.1:{port}/",
     ),
@@ -105,7 +105,7 @@ SERVICES: tuple[Service, ...] = (
             "WEED_ADMIN_GRPC",
         ),
         prepare=seaweed.prepare,
-        limit_s=60,
+        limit_s=120,
         url="http://127.0.0.1:{port}/",
     ),
     Service(
@@ -122,8 +122,9 @@ SERVICES: tuple[Service, ...] = (
         ports=("AIRFLOW",),
         after=("postgres",),
         prepare=airflow.prepare,
+        bootstrap=airflow.bootstrap,
         environment=airflow.environment,
-        limit_s=120,
+        limit_s=300,
         url="http://127.0.0.1:{port}/",
     ),
     Service(
@@ -135,7 +136,7 @@ SERVICES: tuple[Service, ...] = (
         needs=("airflow-api-server",),
         prepare=airflow.prepare,
         environment=airflow.environment,
-        limit_s=120,
+        limit_s=300,
         stop_s=30,
     ),
     Service(
@@ -147,7 +148,7 @@ SERVICES: tuple[Service, ...] = (
         needs=("airflow-api-server",),
         prepare=airflow.prepare,
         environment=airflow.environment,
-        limit_s=120,
+        limit_s=300,
     ),
     Service(
         "airflow-triggerer",
@@ -158,7 +159,7 @@ SERVICES: tuple[Service, ...] = (
         needs=("airflow-api-server",),
         prepare=airflow.prepare,
         environment=airflow.environment,
-        limit_s=120,
+        limit_s=300,
     ),
     Service(
         "k2-trickle",
