@@ -81,7 +81,11 @@ class _Tail:
         self.tail = b""
 
     def read(self, size: int = -1) -> bytes:
-        data: bytes = self._response.read(size if size >= 0 else READ_BYTES)
+        wanted = size if size >= 0 else READ_BYTES
+        data: bytes = self._response.read(wanted)
+        # Arrow takes a short read for the end
+        while data and len(data) < wanted and (more := self._response.read(wanted - len(data))):
+            data += more
         self.tail = (self.tail + data[-8:])[-8:]
         return data
 
