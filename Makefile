@@ -1,120 +1,125 @@
-# Everything a person or CI does with this repository. `make help` lists it.
+# Everything a newcomer types. `make help` lists it.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
 
-PYTHON ?= python3.11
-BOOT := .venv/boot
-UV := $(BOOT)/bin/uv
+# Debian's own Python 3.11; any other is named with PYTHON=…
+PYTHON ?= $(firstword $(wildcard /usr/bin/python3.11) python3.11)
+STATSD_EXPORTER_VERSION ?= v0.31.0
+
 AIRFLOW := .venv/airflow/bin
 SPARK := .venv/spark/bin
-STATSD_EXPORTER := v0.29.0
-export UV_CACHE_DIR ?= $(if $(wildcard $(HOME)),$(HOME)/.cache/uv,$(CURDIR)/.venv/cache)
-export PYTHONDONTWRITEBYTECODE ?=
-
-# say,what: one line of progress with the seconds since make began
-START := $(shell date +%s)
-say = printf '  %4ss  %s\n' "$$(( $$(date +%s) - $(START) ))" "$(1)"
+UV := .venv/boot/bin/uv
+DONE := .venv/.done
+# uv reads neither pip's settings nor pip's environment
+export UV_DEFAULT_INDEX ?= $(or $(PIP_INDEX_URL),https://pypi.org/simple)
+export UV_PYTHON_DOWNLOADS := never
+export UV_HTTP_TIMEOUT ?= 180
+ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
+export SSL_CERT_FILE ?= /etc/ssl/certs/ca-certificates.crt
+endif
 
 .PHONY: help
-help: ## List the targets
-	@awk -F':.*## ' '/^[a-z][a-z-]*:.*## /{printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+help: ## Show this list
+	@awk 'BEGIN { FS = ":.*## " } \
+		/^## / { printf "\n%s\n", substr($$0, 4) } \
+		/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-## Set-up -------------------------------------------------------------------------------------------------------------
-
-.PHONY: setup
-setup: .venv/.ready ## Install everything the project needs (repeats in no time)
-
-.venv/.ready: .venv/airflow/.done .venv/spark/.done .venv/tools/.statsd-$(STATSD_EXPORTER)
-	@$(call say,Java 17 or 21)
-	@$(AIRFLOW)/python -m local.java
-	@$(call say,Spark class data archive)
-	@$(AIRFLOW)/python -m local.spark || true
-	@$(call say,ready)
-	@touch $@
-
-$(UV): requirements-boot.txt
-	@$(call say,installer)
-	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is missing: install it, or say make PYTHON=/path/to/python3.11" >&2; exit 1; }
-	@$(PYTHON) -m venv $(BOOT)
-	@$(BOOT)/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-boot.txt
-	@touch $@
-
-.venv/airflow/.done: requirements.txt requirements-dev.txt | $(UV)
-	@$(call say,virtual environment of Airflow)
-	@test -x $(AIRFLOW)/python || $(UV) venv -q --python $(PYTHON) .venv/airflow
-	@$(UV) pip sync -q --python $(AIRFLOW)/python --require-hashes requirements.txt requirements-dev.txt
-	@touch $@
-
-.venv/spark/.done: requirements-spark.txt | $(UV)
-	@$(call say,virtual environment of Spark)
-	@test -x $(SPARK)/python || $(UV) venv -q --python $(PYTHON) .venv/spark
-	@$(UV) pip sync -q --python $(SPARK)/python --require-hashes requirements-spark.txt
-	@touch $@
-
-# The exporter is a Go program; Go comes with the locked development requirements when the machine has none.
-.venv/tools/.statsd-$(STATSD_EXPORTER): | .venv/airflow/.done
-	@$(call say,statsd_exporter $(STATSD_EXPORTER))
-	@mkdir -p .venv/tools/bin
-	@GO=$$(command -v go || echo "$(CURDIR)/$(AIRFLOW)/go"); GOBIN="$(CURDIR)/.venv/tools/bin" GOFLAGS=-mod=mod "$$GO" install github.com/prometheus/statsd_exporter@$(STATSD_EXPORTER) 2>&1 | grep -v '^go: downloading' || true
-	@test -x .venv/tools/bin/statsd_exporter || { echo "statsd_exporter was not built" >&2; exit 1; }
-	@touch $@
-
-.PHONY: lock
-lock: | $(UV) ## Write the locked requirements anew from the .in files
-	@for name in requirements-boot requirements requirements-spark requirements-dev; do \
-		$(UV) pip compile -q --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links \
-			--custom-compile-command "make lock" $$name.in -o $$name.txt; done
-
-## Use ----------------------------------------------------------------------------------------------------------------
+## Run
 
 .PHONY: demo
-demo: setup ## Run it all on this machine and watch (ONCE=1: one verified pass, FRESH=1: empty data first)
-	@$(AIRFLOW)/python -m local.demo
+demo: setup ## Run everything with live trades; Ctrl-C stops it (ONCE=1: offload once and verify; FRESH=1: empty first)
+	@exec $(AIRFLOW)/python -m local.demo
 
 .PHONY: demo-crash
-demo-crash: setup ## Kill a job before its commit and one after, and see Airflow recover
-	@$(AIRFLOW)/python -m local.demo crash
+demo-crash: setup ## Kill one job after its commit and one before, and show that Airflow recovers
+	@exec $(AIRFLOW)/python -m local.demo crash
+
+.PHONY: up
+up: setup ## Start all servers and leave them running
+	@$(AIRFLOW)/python -m local start
+
+.PHONY: status
+status: ## Show the servers, their ports and their logs
+	@$(AIRFLOW)/python -m local status
 
 .PHONY: down
-down: ## Stop every server of this checkout
-	@test ! -x $(AIRFLOW)/python || $(AIRFLOW)/python -m local stop
+down: ## Stop all servers; the data stays
+	@if [ -x $(AIRFLOW)/python ]; then $(AIRFLOW)/python -m local stop; fi
 
-.PHONY: clean
-clean: ## Remove caches; virtual environments and data stay
-	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	@find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
+## Check
 
-.PHONY: purge
-purge: ## Remove data, secrets and virtual environments; asks first
-	@read -r -p "Delete .run/ (all data and secrets) and .venv/? Type yes: " answer && test "$$answer" = yes
-	@$(MAKE) --no-print-directory down
-	@rm -rf .run .venv
-
-## Check --------------------------------------------------------------------------------------------------------------
-
-.PHONY: lint
-lint: setup ## ruff, mypy --strict, import rules
-	@$(AIRFLOW)/ruff check .
-	@$(AIRFLOW)/ruff format --check .
-	@$(AIRFLOW)/mypy
+PYTEST := $(AIRFLOW)/python -m pytest
 
 .PHONY: test
-test: setup ## All tests of a change, on real servers (what CI runs)
+test: setup ## Run the tests (ARGS='-k name' passes options on)
+	@$(PYTEST) $(ARGS)
+
+.PHONY: lint
+lint: $(DONE)/airflow ## Check style, types, the walls between the rooms, and generated pages
 	@$(AIRFLOW)/ruff check .
-	@$(AIRFLOW)/mypy
-	@$(AIRFLOW)/python -m pytest
+	@$(AIRFLOW)/ruff format --check .
+	@$(AIRFLOW)/mypy include spark_jobs local
+	@$(AIRFLOW)/lint-imports
+	@$(AIRFLOW)/python docs/generate.py --check
 
-.PHONY: test-all
-test-all: test ## The tests, the demo once, and the quick benchmark
-	@ONCE=1 $(AIRFLOW)/python -m local.demo
-	@$(MAKE) --no-print-directory bench-quick
+.PHONY: docs
+docs: $(DONE)/airflow ## Write the generated pages and the schema of the table specs
+	@$(AIRFLOW)/python -m include.offload.spec.schema
+	@$(AIRFLOW)/python docs/generate.py
 
-.PHONY: bench
-bench: setup ## Every contender on 4 million rows, ratios, docs/performance.md
-	@$(AIRFLOW)/python -m bench
+## Set up
 
-.PHONY: bench-quick
-bench-quick: setup ## The same on few rows, in minutes
-	@$(AIRFLOW)/python -m bench --quick
+.PHONY: setup
+setup: ## Install all that is missing; does nothing the second time
+	@$(MAKE) .venv/.complete
+
+.venv/.complete: $(DONE)/airflow $(DONE)/spark $(DONE)/java .venv/tools/bin/statsd_exporter $(DONE)/archive
+	@touch $@
+
+$(DONE)/boot: requirements-boot.txt bin/bootstrap | $(DONE)
+	@bin/step "uv, from a hash-locked file" bin/bootstrap $(PYTHON)
+	@touch $@
+
+$(DONE)/airflow: requirements.txt requirements-dev.txt $(DONE)/boot
+	@bin/step "Airflow's environment (1 to 3 minutes)" bin/venv .venv/airflow $(PYTHON) requirements.txt requirements-dev.txt
+	@touch $@
+
+$(DONE)/spark: requirements-spark.txt $(DONE)/boot
+	@bin/step "Spark's environment (1 to 2 minutes)" bin/venv .venv/spark $(PYTHON) requirements-spark.txt
+	@touch $@
+
+$(DONE)/java: $(DONE)/airflow
+	@bin/step "Java 17 or 21" $(AIRFLOW)/python -m local.java
+	@touch $@
+
+.venv/tools/bin/statsd_exporter: $(DONE)/airflow
+	@bin/step "statsd_exporter $(STATSD_EXPORTER_VERSION), built with Go" bin/go-install github.com/prometheus/statsd_exporter@$(STATSD_EXPORTER_VERSION)
+	@touch $@
+
+# without the archive every Spark job starts two seconds later: worth a warning, not a stop
+$(DONE)/archive: $(DONE)/java $(DONE)/spark local/spark.py local/spark_warm_up.py
+	@bin/step "class data archive for Spark" $(AIRFLOW)/python -m local.spark \
+		|| echo "  Spark jobs will work, but start slower." >&2
+	@touch $@
+
+$(DONE):
+	@mkdir -p $@
+
+.PHONY: lock
+lock: $(DONE)/boot ## Resolve the requirements again and lock them with hashes
+	@for name in requirements-boot requirements requirements-dev requirements-spark; do \
+		bin/step "$$name.txt" $(UV) pip compile --generate-hashes --python-version 3.11 --no-header $(LOCK_ARGS) $$name.in -o $$name.txt; \
+	done
+
+## Clean
+
+.PHONY: clean
+clean: down ## Remove caches and both environments; the data stays
+	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+.PHONY: purge
+purge: $(DONE)/airflow ## Remove all data, logs and passwords; asks first
+	@$(AIRFLOW)/python -m local purge

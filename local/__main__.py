@@ -1,4 +1,4 @@
-"""`python -m local start|stop|status [NAME …] [--json]`: the servers of the one-machine stack."""
+"""`python -m local start|stop|status|purge [NAME …] [--json]`: the servers of the one-machine stack."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from local.stack import Progress, Stack, StackError, Status
 def main() -> int:
     """Exit code 0: done; 1: a server failed; 3: `status` found a server that does not answer."""
     parser = argparse.ArgumentParser(prog="python -m local", description=__doc__)
-    parser.add_argument("action", choices=("start", "stop", "status"))
+    parser.add_argument("action", choices=("start", "stop", "status", "purge"))
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join([*GROUPS, *BY_NAME])}")
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
+    parser.add_argument("--yes", action="store_true", help="purge without asking")
     options = parser.parse_args()
     err = Console(stderr=True, highlight=False)
     stack = Stack()
@@ -30,6 +31,8 @@ def main() -> int:
 
     names = options.names or None
     try:
+        if options.action == "purge":
+            return _purge(stack, err, sure=options.yes)
         if options.action == "start":
             stack.start(names, on_progress=show)
         elif options.action == "stop":
@@ -47,6 +50,21 @@ def main() -> int:
         Console(highlight=False).print(_table(found))
     healthy = all(status.answers for status in found)
     return 0 if healthy or options.action == "stop" else 3
+
+
+def _purge(stack: Stack, err: Console, *, sure: bool) -> int:
+    if not stack.home.root.exists():
+        err.print(f"nothing to remove: {stack.home.root} does not exist")
+        return 0
+    if not sure:
+        question = f"Remove all data, logs and passwords in {stack.home.root}? Type yes: "
+        if not sys.stdin.isatty() or err.input(question).strip() != "yes":
+            err.print("nothing was removed; `--yes` does not ask")
+            return 1
+    stack.stop()
+    stack.purge()
+    err.print(f"removed {stack.home.root}")
+    return 0
 
 
 def _table(found: list[Status]) -> Table:

@@ -1,4 +1,4 @@
-"""Find Java 17 or 21, the versions that Spark 4.1 runs on."""
+"""Find Java 17 or 21, the versions that Spark 4.1 runs on. `python -m local.java` installs one where it may."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -61,3 +62,37 @@ def _candidates() -> Iterator[Path]:
     for folder in (Path("/usr/lib/jvm"), Path("/opt/java")):
         if folder.is_dir():
             yield from sorted(path for path in folder.iterdir() if path.is_dir())
+
+
+def ensure() -> Path:
+    """Java, by apt-get when there is none and this is root on Debian or Ubuntu. Raises JavaMissingError."""
+    try:
+        return java_home()
+    except JavaMissingError:
+        apt = shutil.which("apt-get")
+        if os.geteuid() != 0 or apt is None:
+            raise
+    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    subprocess.run([apt, "update", "-qq"], check=True, env=quiet, stdin=subprocess.DEVNULL)
+    # releases differ in what they carry; Debian 12 has 17, Debian 13 has 21
+    for version in SUPPORTED:
+        install = [apt, "install", "-y", "-qq", "--no-install-recommends", f"openjdk-{version}-jre-headless"]
+        if subprocess.run(install, check=False, env=quiet, stdin=subprocess.DEVNULL).returncode == 0:
+            java_home.cache_clear()
+            return java_home()
+    raise JavaMissingError
+
+
+def main() -> int:
+    """Print where Java is; exit code 1 with one line that says what to install."""
+    try:
+        found = ensure()
+    except (JavaMissingError, subprocess.CalledProcessError) as error:
+        sys.stderr.write(f"{error if isinstance(error, JavaMissingError) else JavaMissingError()}\n")
+        return 1
+    sys.stdout.write(f"Java {version_of(found)} in {found}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

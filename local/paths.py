@@ -54,6 +54,21 @@ class Home:
     def airflow(self) -> Path:
         return self.root / "airflow"
 
+    @property
+    def own(self) -> tuple[Path, ...]:
+        """Everything that the stack writes below `root`; whatever else lies there belongs to somebody else."""
+        state = (
+            self.secrets,
+            self.logs,
+            self.etc,
+            self.run,
+            self.postgres,
+            self.clickhouse,
+            self.seaweed,
+            self.airflow,
+        )
+        return (*state, *(self.root / name for name in ("spark-tmp", "spark-warehouse", "crash", "test")))
+
     def make(self) -> Home:
         """Create the directories that every service needs; the root is for its owner only."""
         for path in (self.root, self.secrets, self.logs, self.etc, self.run):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import shutil
 import subprocess
 import time
 from collections import deque
@@ -109,6 +110,20 @@ class Stack:
                 return []
             self.supervisor.shut_down()
             return self.supervisor.end_left_over()
+
+    def purge(self) -> None:
+        """Remove all data, logs and passwords of a stopped stack. Raises StackError while a server runs."""
+        running = [name for name, info in self.supervisor.states().items() if info["statename"] in LIVE]
+        if running:
+            raise StackError(f"{', '.join(running)} still runs: stop the stack before its data is removed")
+        for path in self.home.own:
+            if path.is_symlink() or path.is_file():
+                path.unlink()
+            elif path.exists():
+                shutil.rmtree(path)
+        with contextlib.suppress(OSError):
+            # only when nothing of anybody else lies there
+            self.home.root.rmdir()
 
     def status(self, names: list[str] | None = None) -> list[Status]:
         """Every named server as it is now; asks each running one whether it answers."""
