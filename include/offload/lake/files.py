@@ -58,6 +58,9 @@ class ParquetSink:
         """Add rows; the columns must be the schema's, in its order."""
         if batch.num_columns != len(self._target):
             raise ValueError(f"{batch.num_columns} columns for a table of {len(self._target)}")
+        if batch.num_rows == 0:
+            # Parquet has no row group of 0 rows
+            return
         if self._arrow is None:
             self._arrow = pa.schema([_field(t, batch.column(i).type) for i, t in enumerate(self._target)])
         columns = [
