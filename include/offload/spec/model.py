@@ -28,9 +28,14 @@ IDENTITY = re.compile(r"[A-Za-z][A-Za-z0-9_]*\.[A-Za-z][A-Za-z0-9_]*")
 TARGET_NAME = r"^[a-z_][a-z0-9_]{0,126}$"
 
 
-def _schema(pattern: str, *, integers: bool = False) -> WithJsonSchema:
+def _schema(pattern: str, **number: Any) -> WithJsonSchema:
+    """The human form by its pattern, or a number of the given schema."""
     text: dict[str, Any] = {"type": "string", "pattern": pattern}
-    return WithJsonSchema({"anyOf": [text, {"type": "integer", "minimum": 0}]} if integers else text)
+    return WithJsonSchema({"anyOf": [text, number]} if number else text)
+
+
+_WHOLE: dict[str, Any] = {"type": "integer", "minimum": 0}
+_ZERO: dict[str, Any] = {"const": 0}
 
 
 def _seconds(value: object) -> int:
@@ -44,21 +49,21 @@ DurationUs = Annotated[
     int,
     BeforeValidator(human.parse_duration),
     PlainSerializer(human.format_duration, return_type=str),
-    _schema(human.DURATION_PATTERN),
+    _schema(human.DURATION_PATTERN, **_ZERO),
 ]
 DurationS = Annotated[
     int,
     BeforeValidator(_seconds),
     PlainSerializer(lambda s: human.format_duration(s * human.SECOND_US), return_type=str),
-    _schema(human.DURATION_PATTERN),
+    _schema(human.DURATION_PATTERN, **_ZERO),
 ]
 Size = Annotated[
     int,
     BeforeValidator(human.parse_size),
     PlainSerializer(human.format_size, return_type=str),
-    _schema(human.SIZE_PATTERN, integers=True),
+    _schema(human.SIZE_PATTERN, **_WHOLE),
 ]
-Count = Annotated[int, BeforeValidator(human.parse_count), _schema(human.COUNT_PATTERN, integers=True)]
+Count = Annotated[int, BeforeValidator(human.parse_count), _schema(human.COUNT_PATTERN, **_WHOLE)]
 InstantUs = Annotated[
     int,
     BeforeValidator(human.parse_instant),
