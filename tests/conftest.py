@@ -1,8 +1,13 @@
-"""Hypothesis for all tests: the same examples on every machine; `HYPOTHESIS_PROFILE=search` looks further."""
+"""For all tests: the servers that they may ask for, and Hypothesis with the same examples on every machine
+(`HYPOTHESIS_PROFILE=search` looks further)."""
 
 import os
 
 from hypothesis import HealthCheck, settings
+
+from tests.support.fixtures import airflow, data_stack, full_stack, make_table
+
+__all__ = ["airflow", "data_stack", "full_stack", "make_table"]
 
 # no deadline: the time of one example says nothing on a shared machine
 settings.register_profile(

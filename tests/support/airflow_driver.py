@@ -54,7 +54,7 @@ class Driver(AirflowRest):
         """The state of each task."""
         return {task: state for task, (state, _) in self.tasks(run).items()}
 
-    def finished(self, run: DagRun, limit_s: float = 180) -> dict[str, str]:
+    def finished(self, run: DagRun, limit_s: float = 420) -> dict[str, str]:
         """Wait for the run's end; the state of each task. Raises TimeoutError with the states by then."""
 
         def look() -> dict[str, str] | None:
@@ -65,7 +65,7 @@ class Driver(AirflowRest):
         except TimeoutError as error:
             raise TimeoutError(f"{error}: {self.tasks(run)}") from None
 
-    def green(self, run: DagRun, limit_s: float = 180) -> dict[str, str]:
+    def green(self, run: DagRun, limit_s: float = 420) -> dict[str, str]:
         """Wait for the run's end and insist on success; on failure, shows the failed tasks' logs."""
         states = self.finished(run, limit_s)
         if self.run(run).state != "success":
@@ -101,6 +101,19 @@ class Driver(AirflowRest):
     def clear_run(self, run: DagRun) -> None:
         """Clear a whole run, as the button of the UI does."""
         self._call("POST", f"/dags/{run.dag_id}/dagRuns/{run.run_id}/clear", json={"dry_run": False})
+
+    def mark(self, run: DagRun, task: str, state: str) -> None:
+        """Mark a task as success or failed, as the buttons of the UI do; a running one is stopped."""
+        path = f"/dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances/{task}"
+        self._call("PATCH", path, params={"update_mask": "new_state"}, json={"new_state": state})
+
+    def connect(self, conn_id: str, **fields: Any) -> None:
+        """Add an Airflow connection."""
+        self._call("POST", "/connections", json={"connection_id": conn_id, **fields})
+
+    def disconnect(self, conn_id: str) -> None:
+        """Remove an Airflow connection."""
+        self._call("DELETE", f"/connections/{conn_id}")
 
     def xcom(self, run: DagRun, task: str, key: str) -> Any:
         """One XCom value."""

@@ -1,7 +1,8 @@
-"""Fixtures over the stack, imported by the conftest of each directory that wants them."""
+"""Fixtures over the stack, registered once in tests/conftest.py: one set of servers for a whole session."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -10,12 +11,23 @@ from tests.support.airflow_driver import Driver
 from tests.support.stack import Servers, stack
 from tests.support.tables import MakeTable, Table
 
+SESSION = f"{int(time.time()):x}"
+
 
 @pytest.fixture(scope="session")
-def full_stack() -> Iterator[Servers]:
-    """Every server of the one-machine stack, Airflow included."""
-    with stack(None) as servers:
+def data_stack() -> Iterator[Servers]:
+    """The servers that the domain needs: PostgreSQL, ClickHouse, S3 with its Iceberg catalog. No Airflow."""
+    with stack(["postgres", "clickhouse", "seaweedfs"]) as servers:
         yield servers
+
+
+@pytest.fixture(scope="session")
+def full_stack(data_stack: Servers) -> Servers:
+    """Every server of the one-machine stack, Airflow included; the same stack, so that both fit one session."""
+    from local.stack import Stack
+
+    Stack(data_stack.home).start(None)
+    return data_stack
 
 
 @pytest.fixture
@@ -34,7 +46,8 @@ def make_table(full_stack: Servers, airflow: Driver) -> Iterator[MakeTable]:
     made: list[Table] = []
 
     def make(name: str) -> Table:
-        made.append(Table(full_stack, name))
+        # a kept stack remembers the tables of earlier sessions
+        made.append(Table(full_stack, f"{name}_{SESSION}"))
         return made[-1]
 
     yield make
@@ -43,8 +56,10 @@ def make_table(full_stack: Servers, airflow: Driver) -> Iterator[MakeTable]:
     for table in made:
         if table.dag_id in airflow.dags():
             airflow.pause(table.dag_id, True)
-        if table.spec_file.exists():
+        try:
             head = table.ctx.ledger.head(table.identity)
-            if head is not None and head.watermark_us is not None:
+            if table.spec_file.exists() and head is not None and head.watermark_us is not None:
                 table.verified()
-            table.spec_file.unlink()
+        finally:
+            table.spec_file.unlink(missing_ok=True)
+            table.close()

@@ -50,7 +50,6 @@ def _kept() -> Path | None:
 @contextmanager
 def stack(names: list[str] | None) -> Iterator[Servers]:
     """Start these servers (all for None) with this process's settings pointing at them."""
-    from include.offload.ledger.migrate import upgrade
     from local.stack import Stack
 
     home = _kept() or Path(tempfile.mkdtemp(prefix="offload-it-"))
@@ -70,7 +69,6 @@ def stack(names: list[str] | None) -> Iterator[Servers]:
         running = Stack(home)
         try:
             running.start(names)
-            upgrade(servers.secret("offload_ledger_uri"))
             yield servers
         finally:
             if not _kept():

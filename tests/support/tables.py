@@ -20,6 +20,8 @@ from include.offload.windows import Grid
 from tests.support.stack import Servers
 
 DATABASE = "it"
+NEVER = "0 0 29 2 *"
+"""No interval since the DAGs' start date of 2024-01-01 has ended: the scheduler stays out of the test."""
 STEP_S = 7
 """Seconds between two rows of a table; 40 windows of five minutes are 12,000 s, about 1,700 rows."""
 
@@ -110,11 +112,16 @@ class Table:
         self.expected += rows
         return self
 
-    def write_spec(self, *, schedule: str = "0 0 1 1 *", retries: int = 0, more: str = "") -> Table:
+    def write_spec(self, *, schedule: str = NEVER, retries: int = 0, more: str = "") -> Table:
         """The spec; by default no schedule that fires during a test, and no retries."""
         self.spec_file.parent.mkdir(exist_ok=True)
         self.spec_file.write_text(SPEC.format(schedule=schedule, retries=retries, more=more))
         return self
+
+    def close(self) -> None:
+        """Give the ledger's connection back."""
+        self.ctx.ledger._engine.dispose()
+        self.ctx.metrics.close()
 
     def verified(self) -> VerifyReport:
         """Both readers; raises AssertionError with the differences."""
