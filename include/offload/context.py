@@ -39,6 +39,15 @@ class Context:
     def pipeline(self) -> uuid.UUID:
         return self.ledger.pipeline()
 
+    def close(self) -> None:
+        """Close what was opened; the context opens it again when asked."""
+        ledger = self.__dict__.pop("ledger", None)
+        if ledger is not None:
+            ledger.close()
+        metrics = self.__dict__.pop("metrics", None)
+        if metrics is not None:
+            metrics.close()
+
     def endpoints(self, spec: TableSpec) -> tuple[Endpoint, ...]:
         """The replicas in the order this table tries them: tables spread over all of them (rule 11)."""
         found = [parse_uri(uri) for uri in self.settings.clickhouse_uris()]

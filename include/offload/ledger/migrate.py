@@ -30,7 +30,11 @@ def downgrade(uri: str, revision: str) -> None:
 
 def _run(uri: str, act: Callable[[Config], None]) -> None:
     config = _config()
-    with engine_for(uri).begin() as connection:
-        connection.execute(text("CREATE SCHEMA IF NOT EXISTS offload"))
-        config.attributes["connection"] = connection
-        act(config)
+    engine = engine_for(uri)
+    try:
+        with engine.begin() as connection:
+            connection.execute(text("CREATE SCHEMA IF NOT EXISTS offload"))
+            config.attributes["connection"] = connection
+            act(config)
+    finally:
+        engine.dispose()

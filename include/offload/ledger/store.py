@@ -90,6 +90,10 @@ class Ledger:
     def __init__(self, uri: str) -> None:
         self._engine = engine_for(uri)
 
+    def close(self) -> None:
+        """Close the connections that are kept open between calls."""
+        self._engine.dispose()
+
     @contextmanager
     def begin(self, table: str | None = None) -> Iterator[Connection]:
         try:
