@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.airflow_driver import Driver
-from tests.support.stack import Servers, stack
+from tests.support.stack import Servers, stack, start
 from tests.support.tables import MakeTable, Table
 
 SESSION = f"{int(time.time()):x}"
