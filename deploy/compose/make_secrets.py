@@ -1,0 +1,149 @@
+"""Make the secrets of docker-compose.yaml: `python3 deploy/compose/make_secrets.py`. Safe to repeat.
+
+Writes one file a secret into `.run/compose-secrets` (or `$OFFLOAD_COMPOSE_SECRETS`): what is missing is generated, what
+follows from it is written again. Compose mounts each file alone into the containers that name it. They run under other
+users than yours, so the files are readable (0444) and the directory is not (0700).
+
+Uses the standard library only: it runs before anything is installed.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import quote
+
+ROOT = Path(__file__).resolve().parents[2]
+DEFAULT = ROOT / ".run" / "compose-secrets"
+
+
+def _token() -> str:
+    return secrets.token_urlsafe(24)
+
+
+GENERATED: dict[str, Callable[[], str]] = {
+    "postgres_password": _token,
+    "airflow_db_password": _token,
+    "ledger_password": _token,
+    "clickhouse_password": _token,
+    "clickhouse_admin_password": _token,
+    "s3_access_key": lambda: "offload" + secrets.token_hex(8),
+    "s3_secret_key": _token,
+    "airflow_admin_password": _token,
+    "airflow_fernet_key": lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+    "airflow_jwt_secret": lambda: secrets.token_urlsafe(64),
+    "airflow_api_secret_key": _token,
+}
+
+
+def derived(made: dict[str, str]) -> dict[str, str]:
+    """The files that follow from the generated values. Hosts are the service names of docker-compose.yaml."""
+    clickhouse = f"http://offload:{quote(made['clickhouse_password'])}@clickhouse:8123/"
+    ledger = f"postgresql://offload_ledger:{quote(made['ledger_password'])}@postgres:5432/offload"
+    connections = {
+        "offload_clickhouse": {
+            "conn_type": "clickhouse",
+            "host": "clickhouse",
+            "port": 8123,
+            "login": "offload",
+            "password": made["clickhouse_password"],
+        },
+        "offload_ledger": {
+            "conn_type": "postgres",
+            "host": "postgres",
+            "port": 5432,
+            "login": "offload_ledger",
+            "password": made["ledger_password"],
+            "schema": "offload",
+        },
+        "offload_spark": {
+            "conn_type": "spark",
+            "host": "spark://spark-master",
+            "port": 7077,
+            "extra": {"deploy-mode": "client", "offload-secrets-file": "/run/secrets/offload.env"},
+        },
+    }
+    catalog = {
+        "type": "rest",
+        "uri": "http://seaweedfs:8181",
+        "warehouse": "s3://lake/",
+        "credential": f"{made['s3_access_key']}:{made['s3_secret_key']}",
+        "s3.endpoint": "http://seaweedfs:8333",
+        "s3.access-key-id": made["s3_access_key"],
+        "s3.secret-access-key": made["s3_secret_key"],
+        "s3.region": "us-east-1",
+        "s3.force-virtual-addressing": "false",
+    }
+    identity = {
+        "name": "offload",
+        "credentials": [{"accessKey": made["s3_access_key"], "secretKey": made["s3_secret_key"]}],
+        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+    }
+    return {
+        "airflow_db_uri": f"postgresql+psycopg2://airflow:{quote(made['airflow_db_password'])}@postgres:5432/airflow",
+        "airflow_connections.json": json.dumps(connections, indent=2),
+        "airflow_passwords.json": json.dumps({"admin": made["airflow_admin_password"]}),
+        "offload.env": f"OFFLOAD_CLICKHOUSE_URI='{clickhouse}'\nOFFLOAD_LEDGER_URI='{ledger}'\n",
+        "pyiceberg.yaml": _pyiceberg(catalog),
+        "s3.json": json.dumps({"identities": [identity]}),
+        "clickhouse-users.xml": _clickhouse_users(made["clickhouse_password"], made["clickhouse_admin_password"]),
+    }
+
+
+def _pyiceberg(catalog: dict[str, str]) -> str:
+    """PyIceberg's configuration. Its parser takes block YAML only, no JSON; every value is text in quotes."""
+    return "catalog:\n  lake:\n" + "".join(f"    {key}: '{value}'\n" for key, value in catalog.items())
+
+
+def _clickhouse_users(reader: str, admin: str) -> str:
+    """ClickHouse's users: `offload` reads, `offload_admin` may do anything."""
+    users = [
+        (
+            "offload",
+            reader,
+            "<profile>offload</profile>",
+            "<query>GRANT SELECT, S3, CREATE TEMPORARY TABLE ON *.*</query>",
+        ),
+        ("offload_admin", admin, "<profile>default</profile>", "<query>GRANT ALL ON *.* WITH GRANT OPTION</query>"),
+    ]
+    entries = "".join(
+        f"    <{name}>\n"
+        f"      <password_sha256_hex>{hashlib.sha256(password.encode()).hexdigest()}</password_sha256_hex>\n"
+        f"      <networks><ip>::/0</ip></networks>\n"
+        f"      {profile}\n      <quota>default</quota>\n      <grants>{grant}</grants>\n"
+        f"    </{name}>\n"
+        for name, password, profile, grant in users
+    )
+    # readonly 2: may read and choose its settings, and change nothing
+    return (
+        "<clickhouse>\n  <profiles>\n    <offload><readonly>2</readonly></offload>\n  </profiles>\n"
+        f"  <users>\n{entries}  </users>\n</clickhouse>\n"
+    )
+
+
+def write(folder: Path) -> list[str]:
+    """Make what is missing and write what is derived; the names of all files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    made = {}
+    for name, make in GENERATED.items():
+        path = folder / name
+        made[name] = path.read_text().strip() if path.exists() else make()
+    files = made | derived(made)
+    for name, text in files.items():
+        fresh = folder / f"{name}.new"
+        fresh.write_text(text)
+        fresh.chmod(0o444)
+        fresh.replace(folder / name)
+    return sorted(files)
+
+
+if __name__ == "__main__":
+    target = Path(os.environ.get("OFFLOAD_COMPOSE_SECRETS") or DEFAULT)
+    names = write(target)
+    print(f"{len(names)} files in {target}; the password of Airflow's user admin is in airflow_admin_password")  # noqa: T201
