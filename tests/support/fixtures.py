@@ -24,9 +24,7 @@ def data_stack() -> Iterator[Servers]:
 @pytest.fixture(scope="session")
 def full_stack(data_stack: Servers) -> Servers:
     """Every server of the one-machine stack, Airflow included; the same stack, so that both fit one session."""
-    from local.stack import Stack
-
-    Stack(data_stack.home).start(None)
+    start(["all"])
     return data_stack
 
 
