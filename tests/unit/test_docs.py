@@ -168,3 +168,56 @@ def test_pictures_of_the_readme_exist_and_the_drawing_has_words_for_those_who_do
 @pytest.mark.parametrize("page", PAGES_OF_THE_REPOSITORY)
 def test_no_page_has_a_note_to_self(page: str) -> None:
     assert not re.search(r"\b(TODO|FIXME|XXX|TBD)\b|@@", text_of(page))
+
+
+RULES = range(1, 23)
+MENTION = re.compile(r"\brules? (\d+(?:(?:, | and | to )\d+)*)", re.IGNORECASE)
+
+
+def rules_named(text: str) -> set[int]:
+    """The numbers in `rule 7`, `rules 7, 17 and 21`, `rules 14 to 17`, and in a name such as `rule_18`."""
+    found: set[int] = set()
+    for group in MENTION.findall(text):
+        numbers = [int(n) for n in re.findall(r"\d+", group)]
+        found.update(range(numbers[0], numbers[-1] + 1) if " to " in group else numbers)
+    return found | {int(n) for n in re.findall(r"rule_(\d+)", text)}
+
+
+def rows_of_the_rules() -> list[tuple[set[int], list[Path]]]:
+    """The last table of exactly-once.md: the rules of each row, and the files that it links to."""
+    table = text_of("docs/exactly-once.md").split("## Where each rule lives")[1]
+    rows = []
+    for line in table.splitlines():
+        if match := re.match(r"^\| (\d[\d, to]*) \|", line):
+            rules = rules_named(f"rules {match[1].strip()}")
+            rows.append((rules, [(ROOT / "docs" / target).resolve() for target in LINK.findall(line)]))
+    return rows
+
+
+def test_how_rules_are_counted() -> None:
+    assert rules_named("(rules 14 to 17) and rule 3; rules 7, 17 and 21; test_rule_18_x") == {
+        3,
+        7,
+        14,
+        15,
+        16,
+        17,
+        18,
+        21,
+    }
+
+
+def test_every_rule_has_a_place_in_the_table_and_its_code_names_it() -> None:
+    rows = rows_of_the_rules()
+    assert set(RULES) == {rule for rules, _ in rows for rule in rules}
+    silent = []
+    for rules, files in rows:
+        code = [file for file in files if file.is_relative_to(ROOT / "include")]
+        named = {rule for file in code for rule in rules_named(file.read_text(encoding="utf-8"))}
+        silent += [f"rule {rule}: none of {[f.name for f in code]} names it" for rule in rules - named]
+    assert not silent, "\n".join(silent)
+
+
+def test_headings_of_the_rules_are_numbered_without_a_gap() -> None:
+    numbers = [int(n) for n in re.findall(r"^(\d+)\. ", text_of("docs/exactly-once.md"), re.MULTILINE)]
+    assert numbers == list(RULES)
