@@ -207,11 +207,12 @@ def _check_replica(client: Client, spec: TableSpec) -> None:
 
 
 def _origin(client: Client, spec: TableSpec, look: _Look, grid: Grid) -> int | None:
-    """Where accounting begins: the window of `start`, else of the oldest row; None while there is no row."""
+    """Where accounting begins: at `start`, else at the oldest row or the horizon; None while there is no row."""
     if spec.start_us is not None:
         return grid.floor(spec.start_us)
     oldest = min_cursor_us(client, look.query)
-    return None if oldest is None else grid.floor(oldest)
+    # a row that comes late may be older than the first one seen: it counts as long as the horizon reaches
+    return None if oldest is None else grid.floor(min(oldest, look.settled_us - spec.horizon_us))
 
 
 def _scan(ctx: Context, spec: TableSpec, request: RunRequest, head: Head, look: _Look, grid: Grid) -> Span:
