@@ -149,7 +149,10 @@ def test_the_fingerprint_follows_names_expressions_and_types() -> None:
     [
         ("day(a)", "String", "day(a) does not fit the Iceberg type string; day takes date, timestamp, timestamptz"),
         ("hour(a)", "Date", "hour takes timestamp, timestamptz"),
-        ("truncate(3, a)", "DateTime", "truncate takes int, long, decimal, string, binary"),
+        ("truncate(3, a)", "DateTime", "truncate takes int, long, decimal, string"),
+        ("truncate(3, a)", "UInt64", "truncate takes decimals up to 18 digits"),
+        ("a", "UUID", "does not fit the Iceberg type uuid"),
+        ("void(a)", "String", "always gives NULL"),
         ("bucket(3, a)", "Float64", "does not fit the Iceberg type double"),
         ("a", "Float32", "does not fit the Iceberg type float"),
         ("a", "Array(String)", "does not fit the Iceberg type list<string>"),

@@ -15,7 +15,9 @@ from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.schema import Schema
 from pyiceberg.types import NestedField
 
+from include.offload.model import ProjectedColumn, Projection
 from include.offload.source.icetypes import text_of, to_iceberg
+from include.offload.source.projection import reader_properties
 from include.offload.source.typemap import Mapping, declared, map_override, map_type
 from tests.support.chdb_engine import Engine, EngineError
 
@@ -205,6 +207,25 @@ def test_a_value_that_does_not_fit_fails_loudly(engine: Engine, kind: str, wante
     mapping = map_override(kind, wanted)
     with pytest.raises(EngineError):
         engine.text(f"SELECT {mapping.expr('x')} FROM (SELECT CAST({value} AS {kind}) AS x)")
+
+
+def test_a_reader_finds_a_uuid_by_its_value(engine: Engine, catalog: SqlCatalog) -> None:
+    """Two UUIDs whose order in ClickHouse is not that of their bytes; with bounds, ClickHouse finds neither."""
+    ids = ("61f0c404-5cb3-11e7-907b-a6006ad3dba0", "ffffffff-5cb3-11e7-907b-a6006ad3dba0")
+    projection = Projection((ProjectedColumn("y", "UUID", "`y`", "uuid", True),), "")
+    found = {}
+    for bounds, properties in ((True, {}), (False, reader_properties(projection))):
+        number = next(_numbers)
+        schema = Schema(NestedField(1, "y", to_iceberg("uuid", count(2)), required=True))
+        table = catalog.create_table(f"n.t{number}", schema, properties=properties)
+        batch = engine.arrow(" UNION ALL ".join(f"SELECT toUUID('{i}') AS y" for i in ids))
+        table.append(batch.cast(schema_to_pyarrow(table.schema(), include_field_ids=False)))
+        here = table.location().removeprefix(f"file://{engine.home}/")
+        found[bounds] = [
+            engine.text(f"SELECT count() FROM icebergLocal('{here}') WHERE y = toUUID('{i}')") for i in ids
+        ]
+    assert found[False] == ["1", "1"]
+    assert found[True] != ["1", "1"], "ClickHouse reads UUID bounds right by now: reader_properties can go"
 
 
 def test_the_hash_can_differ(engine: Engine) -> None:
