@@ -64,6 +64,14 @@ lint: $(DONE)/airflow ## Check style, types, the walls between the rooms, and ge
 	@$(AIRFLOW)/lint-imports
 	@$(AIRFLOW)/python docs/generate.py --check
 
+.PHONY: bench
+bench: setup ## Measure a bulk load against Spark JDBC; writes bench/results.json (ARGS='--rounds 5')
+	@exec $(AIRFLOW)/python -m bench.run $(ARGS)
+
+.PHONY: bench-quick
+bench-quick: setup ## The same with few rows and one round; writes nothing
+	@exec $(AIRFLOW)/python -m bench.run --quick $(ARGS)
+
 .PHONY: docs
 docs: $(DONE)/airflow ## Write the generated pages and the schema of the table specs
 	@$(AIRFLOW)/python -m include.offload.spec.schema
@@ -73,7 +81,7 @@ docs: $(DONE)/airflow ## Write the generated pages and the schema of the table s
 
 .PHONY: setup
 setup: ## Install all that is missing; does nothing the second time
-	@$(MAKE) .venv/.complete
+	@$(MAKE) --silent .venv/.complete
 
 .venv/.complete: $(DONE)/airflow $(DONE)/spark $(DONE)/java .venv/tools/bin/statsd_exporter $(DONE)/archive
 	@touch $@
