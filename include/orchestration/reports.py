@@ -11,23 +11,13 @@ from collections.abc import Callable
 
 from airflow.sdk import Context
 
-from include.offload.errors import OffloadError
 from include.offload.metrics import Metrics
 from include.offload.settings import load
 from include.offload.spec.model import TableSpec
 from include.orchestration.context import connection, ledger_uri
+from include.orchestration.failures import refusal_of
 
 log = logging.getLogger(__name__)
-
-
-def refusal_of(error: object) -> OffloadError | None:
-    """The domain's refusal behind an exception that Airflow saw, None for any other failure."""
-    seen = error
-    while isinstance(seen, BaseException):
-        if isinstance(seen, OffloadError):
-            return seen
-        seen = seen.__cause__
-    return None
 
 
 def report_failure(spec: TableSpec, *, final: bool) -> Callable[[Context], None]:

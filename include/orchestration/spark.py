@@ -35,6 +35,8 @@ ERROR = "OFFLOAD_ERROR "
 SECRETS_EXTRA = "offload-secrets-file"
 """Extra of the Spark connection: path of a secret that the cluster mounts itself; then no file is written."""
 APPLICATION = Path(__file__).resolve().parents[2] / "spark_jobs" / "offload.py"
+QUIET_S = 15.0
+"""How often a job that does not move on says so, seconds."""
 STALE_S = 86_400
 """Age in seconds from which a left-over secrets file of a killed worker is removed; no job runs that long."""
 
@@ -48,6 +50,7 @@ class JobHook(SparkSubmitHook):
 
     result: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
+    _reported: tuple[object, float] = (None, 0.0)
 
     def submit(self, application: str = "", **kwargs: Any) -> str | None:
         """Run `spark-submit` in a process group of its own, so that JVM and Python die together."""
@@ -64,13 +67,20 @@ class JobHook(SparkSubmitHook):
         for line in lines:
             text = str(line).strip()
             if text.startswith(PROGRESS):
-                self.log.info(progress_line(json.loads(text.removeprefix(PROGRESS))))
+                self._report(json.loads(text.removeprefix(PROGRESS)))
             elif text.startswith(RESULT):
                 self.result = json.loads(text.removeprefix(RESULT))
             elif text.startswith(ERROR):
                 self.error = json.loads(text.removeprefix(ERROR))
             else:
                 yield line
+
+    def _report(self, seen: dict[str, Any]) -> None:
+        """Log progress, but the same state again only now and then."""
+        state, now = (seen["slices_done"], seen["rows"]), time.monotonic()
+        if state != self._reported[0] or now - self._reported[1] >= QUIET_S:
+            self._reported = (state, now)
+            self.log.info(progress_line(seen))
 
     def on_kill(self) -> None:
         """Stop the job: every process of the local group, and whatever the cluster manager runs."""
