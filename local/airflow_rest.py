@@ -83,13 +83,16 @@ class AirflowRest:
         """The same run as it is now."""
         return _run(self._call("GET", f"/dags/{run.dag_id}/dagRuns/{run.run_id}"))
 
-    def latest_runs(self, limit: int = 100) -> dict[str, DagRun]:
-        """The newest run of each DAG among the last `limit` runs."""
+    def states(self, limit: int = 100) -> dict[str, str]:
+        """What each DAG does: `running` or `queued` when one of its runs is, else the end of its newest run.
+
+        Looks at the last `limit` runs of all DAGs.
+        """
         listed = self._call("GET", "/dags/~/dagRuns", params={"order_by": "-run_after", "limit": limit})["dag_runs"]
-        found: dict[str, DagRun] = {}
-        for item in listed:
-            found.setdefault(item["dag_id"], _run(item))
-        return found
+        found: dict[str, list[str]] = {}
+        for run in map(_run, listed):
+            found.setdefault(run.dag_id, []).append(run.state)
+        return {d: next((s for s in ("running", "queued") if s in states), states[0]) for d, states in found.items()}
 
     def tasks(self, run: DagRun) -> dict[str, tuple[str, int]]:
         """The state and the number of the try of each task of a run."""

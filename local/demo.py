@@ -13,12 +13,12 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
 from rich.text import Text
@@ -28,6 +28,7 @@ from include.offload.cli.overview import overview
 from include.offload.cli.status import as_table
 from include.offload.context import Context, open_context
 from include.offload.errors import OffloadError
+from include.offload.ledger import migrate
 from include.offload.spec.load import load_specs
 from include.offload.spec.model import TableSpec
 from local import demo_crash, demo_once, k2, secrets
@@ -42,6 +43,8 @@ ONCE_LIMIT_S = float(os.environ.get("OFFLOAD_DEMO_LIMIT_S", "360"))
 """How long `ONCE=1` waits for the ten watermarks, seconds."""
 DAGS_LIMIT_S = 120.0
 REFRESH_S = 2.0
+PIPE_REFRESH_S = 30.0
+"""How often the live view is written where there is no terminal, seconds."""
 ADMIN = "admin"
 
 
@@ -120,6 +123,8 @@ def _started(steps: StepList, *, fresh: bool, trickle: bool) -> Iterator[Demo]:
         found = load_specs(settings.tables, settings.env)
         if found.errors:
             raise DemoError("\n".join(str(e) for e in found.errors))
+        with steps.step("ledger: schema up to date"):
+            migrate.upgrade(settings.ledger())
         with steps.step("k2: tables and history in ClickHouse") as step:
             rows = k2.load_history(HISTORY_ROWS, on_progress=step.advance)
             step.say(f"{rows:,} trades".replace(",", " "))
@@ -132,7 +137,9 @@ def _started(steps: StepList, *, fresh: bool, trickle: bool) -> Iterator[Demo]:
         with steps.step("Airflow: DAGs found") as step:
             airflow.wait_for_dags({s.dag_id for s in found.specs}, DAGS_LIMIT_S)
             step.say(f"{len(found.specs)} DAGs")
-        yield Demo(stack, steps, open_context(settings), found.specs, airflow)
+        ctx = open_context(settings)
+        with closing(ctx), closing(airflow):
+            yield Demo(stack, steps, ctx, found.specs, airflow)
     finally:
         _stop_what_started(stack, steps, ran)
 
@@ -151,7 +158,7 @@ def _start(stack: Stack, steps: StepList, names: list[str]) -> None:
 
 def _stop_what_started(stack: Stack, steps: StepList, ran: set[str]) -> None:
     """Stops the servers that did not run before; a second Ctrl-C does not cut it short."""
-    was = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    were = {s: signal.signal(s, signal.SIG_IGN) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         mine = [s.service for s in stack.status() if s.state != "STOPPED" and s.service not in ran]
         if not mine and ran:
@@ -161,7 +168,8 @@ def _stop_what_started(stack: Stack, steps: StepList, ran: set[str]) -> None:
             left = stack.stop(mine if ran else None, on_progress=lambda p: step.say(f"{p.service} {p.state}"))
             step.say(f"data stays in {stack.home.root}" + (f"; {len(left)} left-over processes ended" if left else ""))
     finally:
-        signal.signal(signal.SIGINT, was)
+        for number, handler in were.items():
+            signal.signal(number, handler)
 
 
 def _once(demo: Demo) -> None:
@@ -175,7 +183,7 @@ def _once(demo: Demo) -> None:
         demo_once.wait(demo.ctx, demo.airflow, wanted, runs, steps.console, ONCE_LIMIT_S)
     with steps.step("verified by ClickHouse and PyIceberg"):
         reports = demo_once.verify_all(demo.ctx, wanted, steps.console)
-    seen = overview(demo.ctx.settings, demo.specs, demo.ctx.catalog, demo.ctx.ledger.watermark_rows())
+    seen = overview(demo.ctx, demo.specs)
     steps.console.print(demo_once.result_table(reports, seen))
 
 
@@ -184,25 +192,28 @@ def _live(demo: Demo) -> None:
     with demo.steps.step("DAGs unpaused"):
         for spec in demo.specs:
             demo.airflow.pause(spec.dag_id, False)
-    login = _login(demo)
-    demo.console.print(login)
+    demo.console.print(_login(demo))
+    if not demo.console.is_terminal:
+        while True:
+            demo.console.print(_view(demo))
+            time.sleep(PIPE_REFRESH_S)
     with Live(console=demo.console, auto_refresh=False, screen=False) as live:
         while True:
-            live.update(_view(demo, login), refresh=True)
+            live.update(_view(demo), refresh=True)
             time.sleep(REFRESH_S)
 
 
-def _view(demo: Demo, login: Text) -> Group:
+def _view(demo: Demo) -> RenderableType:
     by_dag = {s.dag_id: s.identity for s in demo.specs}
     try:
-        runs = demo.airflow.latest_runs()
-        states = {
-            by_dag[r.dag_id]: r.state for r in runs.values() if r.dag_id in by_dag and r.state in {"queued", "running"}
-        }
+        seen = overview(demo.ctx, demo.specs)
+    except OffloadError as error:
+        return Text(str(error), style="yellow")
+    try:
+        states = {by_dag[d]: s for d, s in demo.airflow.states().items() if d in by_dag and s in {"queued", "running"}}
         problems: tuple[str, ...] = ()
     except AirflowRestError as error:
         states, problems = {}, (str(error),)
-    seen = overview(demo.ctx.settings, demo.specs, demo.ctx.catalog, demo.ctx.ledger.watermark_rows())
     lines = [Text(p, style="yellow") for p in (*problems, *seen.problems)]
     return Group(as_table(seen, states), *lines, Text("Ctrl-C stops everything; the data stays", style="dim"))
 

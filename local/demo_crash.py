@@ -27,6 +27,9 @@ KILL_LIMIT_S = 120.0
 RECOVER_LIMIT_S = 240.0
 """A retry waits 30 s; a busy machine may need more for Spark."""
 POLL_S = 0.5
+HOURS_BACK_US = 6 * 3_600_000_000
+COPIED_FROM = 10**12
+"""Sequence numbers from here on are copies that this demo made."""
 
 
 @dataclass
@@ -80,15 +83,13 @@ def crash_demo(
             airflow.pause(spec.dag_id, paused.get(spec.dag_id, True))
     steps.console.print(_table(crashes))
     steps.console.print(
-        f"{sum(r.rows for r in reports)} rows equal by both readers: none lost, none doubled", style="green"
+        f"{sum(r.source_rows for r in reports)} rows equal by both readers: none lost, none doubled", style="green"
     )
 
 
 def _wait_idle(airflow: AirflowRest, dag_ids: Sequence[str]) -> None:
     end = time.monotonic() + RECOVER_LIMIT_S
-    while busy := [
-        r.dag_id for r in airflow.latest_runs().values() if r.dag_id in dag_ids and r.state in {"queued", "running"}
-    ]:
+    while busy := [d for d, state in airflow.states().items() if d in dag_ids and state == "running"]:
         if time.monotonic() > end:
             raise DemoError(f"these DAGs do not come to rest: {', '.join(sorted(busy))}")
         time.sleep(POLL_S)
@@ -100,16 +101,18 @@ def _add_late_rows(ctx: Context, spec: TableSpec) -> int:
     sequence = quote(spec.sequence or "")
     with any_replica(ctx.settings, "offload demo-crash") as client:
         settled = Grid(spec.window_us).settled_until(client.now_us(), spec.settle_us)
-        hours = f"{cursor} >= {instant_sql(settled - 6 * 3_600_000_000)} AND {cursor} < {instant_sql(settled)}"
+        hours = f"{cursor} >= {instant_sql(settled - HOURS_BACK_US)} AND {cursor} < {instant_sql(settled)}"
+        # numbers of this very moment, far above the trades' own: a second demo-crash makes no row twice
+        fresh = COPIED_FROM + time.time_ns() // 1_000_000 * 100_000
         client.command(
-            f"INSERT INTO {name} SELECT * REPLACE ({sequence} + 1000000000 AS {sequence}) FROM {name}"
-            f" WHERE {hours} ORDER BY {cursor} LIMIT {LATE_ROWS}"
+            f"INSERT INTO {name} SELECT * REPLACE ({sequence} % 100000 + {fresh} AS {sequence}) FROM {name}"
+            f" WHERE {hours} AND {sequence} < {COPIED_FROM} ORDER BY {cursor} LIMIT {LATE_ROWS}"
         )
     return settled
 
 
 def _count(ctx: Context, spec: TableSpec) -> TableStatus:
-    seen = overview(ctx.settings, [spec], ctx.catalog, ctx.ledger.watermark_rows())
+    seen = overview(ctx, [spec])
     if seen.problems:
         raise DemoError("; ".join(seen.problems))
     return seen.tables[0]

@@ -22,8 +22,6 @@ from include.offload.windows import Grid
 from local.airflow_rest import AirflowRest, DagRun
 
 POLL_S = 2.0
-PIPE_LINE_S = 15.0
-"""How often a run without a terminal writes a line, seconds."""
 
 
 class DemoError(Exception):
@@ -73,7 +71,7 @@ def wait(
     Raises DemoError when a run failed for good, or after `limit_s` seconds; it names the tables and their errors.
     """
     end, specs = time.monotonic() + limit_s, [g.spec for g in wanted]
-    spoken = time.monotonic()
+    left = list(wanted)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -84,25 +82,24 @@ def wait(
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("tables offloaded", total=len(wanted), detail="")
         while True:
-            seen = overview(ctx.settings, specs, ctx.catalog, ctx.ledger.watermark_rows())
-            missing = [g for g in wanted if not reached(g, seen)]
-            if not missing:
+            seen = overview(ctx, specs)
+            missing = [g for g in left if not reached(g, seen)]
+            for goal in (g for g in left if g not in missing):
+                # unpausing may have started the schedule's own run too: one run a table is enough here
+                airflow.pause(goal.spec.dag_id, True)
+                if not console.is_terminal:
+                    console.print(f"           {goal.spec.identity} offloaded")
+            left = missing
+            if not left:
                 return
-            states = {
-                identity: airflow.run(run).state
-                for identity, run in runs.items()
-                if identity in {g.spec.identity for g in missing}
-            }
-            detail = ", ".join(f"{g.spec.table_name} {states[g.spec.identity]}" for g in missing[:4])
-            progress.update(bar, completed=len(wanted) - len(missing), detail=detail)
-            if not console.is_terminal and time.monotonic() - spoken > PIPE_LINE_S:
-                spoken = time.monotonic()
-                console.print(f"  {len(wanted) - len(missing)} of {len(wanted)} tables offloaded; {detail}")
-            broken = [i for i, state in states.items() if state == "failed"]
+            states = airflow.states()
+            detail = ", ".join(f"{g.spec.table_name} {states.get(g.spec.dag_id, 'waiting')}" for g in left[:4])
+            progress.update(bar, completed=len(wanted) - len(left), detail=detail)
+            broken = [g.spec.identity for g in left if airflow.run(runs[g.spec.identity]).state == "failed"]
             if broken:
                 raise DemoError(_why(seen, broken, "the run failed"))
             if time.monotonic() > end:
-                raise DemoError(_why(seen, [g.spec.identity for g in missing], f"not offloaded after {limit_s:.0f} s"))
+                raise DemoError(_why(seen, [g.spec.identity for g in left], f"not offloaded after {limit_s:.0f} s"))
             time.sleep(POLL_S)
 
 
@@ -151,7 +148,7 @@ def result_table(reports: Sequence[VerifyReport], seen: Overview) -> Table:
             escape(report.table),
             number(row.clickhouse_rows),
             number(row.iceberg_rows),
-            number(report.rows),
+            number(report.source_rows),
             number(report.windows),
             instant(row.watermark_us),
             "[green]equal by both readers[/]",

@@ -91,4 +91,4 @@ def opened(settings: Settings) -> Iterator[Context]:
     try:
         yield ctx
     finally:
-        ctx.metrics.close()
+        ctx.close()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -12,15 +12,16 @@ from typing import Any
 from pyiceberg.catalog import Catalog
 
 from include.offload.cli.common import any_replica
+from include.offload.context import Context
 from include.offload.errors import OffloadError
 from include.offload.lake.catalog import find_table
-from include.offload.settings import Settings
 from include.offload.source.client import Client
 from include.offload.source.sql import instant_sql, quote
 from include.offload.spec.model import TableSpec
 from include.offload.windows import Grid, to_us
 
 CATALOG_THREADS = 8
+WITNESSES = 3
 LATE_S = 30 * 60
 """Lag from which a table is called late: the freshness objective of the origin system, seconds."""
 
@@ -56,18 +57,26 @@ class Overview:
     problems: tuple[str, ...]
 
 
-def overview(
-    settings: Settings, specs: Sequence[TableSpec], catalog: Catalog, ledger_rows: Iterable[Mapping[str, Any]]
-) -> Overview:
-    """The status of these tables. A witness that is away leaves gaps and a problem, never an exception."""
-    ledger = {str(r["table_name"]): r for r in ledger_rows}
-    found = {s.identity: _from_ledger(s.identity, ledger.get(s.identity)) for s in specs}
+def overview(ctx: Context, specs: Sequence[TableSpec]) -> Overview:
+    """The status of these tables. A witness that is away leaves gaps and a problem; all three away raise OFL-…."""
+    away: list[OffloadError] = []
     problems: list[str] = []
+    ledger: dict[str, Mapping[str, Any]] = {}
+    try:
+        ledger = {str(r["table_name"]): r for r in ctx.ledger.watermark_rows()}
+    except OffloadError as error:
+        away.append(error)
+    found = {s.identity: _from_ledger(s.identity, ledger.get(s.identity)) for s in specs}
     now_us: int | None = None
     with ThreadPoolExecutor(CATALOG_THREADS) as pool:
-        lake = {s.identity: pool.submit(_lake_rows, catalog, s) for s in specs}
+        lake: dict[str, Future[tuple[int, int | None]]] = {}
         try:
-            with any_replica(settings, "offload status") as client:
+            catalog = ctx.catalog
+            lake = {s.identity: pool.submit(_lake_rows, catalog, s) for s in specs}
+        except OffloadError as error:
+            away.append(error)
+        try:
+            with any_replica(ctx.settings, "offload status") as client:
                 now_us = client.now_us()
                 for spec in specs:
                     try:
@@ -75,15 +84,18 @@ def overview(
                     except OffloadError as error:
                         problems.append(str(error))
         except OffloadError as error:
-            problems.append(str(error))
-        for spec in specs:
+            away.append(error)
+        for identity, asked in lake.items():
             try:
-                rows, snapshot = lake[spec.identity].result()
+                rows, snapshot = asked.result()
             except OffloadError as error:
                 problems.append(str(error))
             else:
-                found[spec.identity] = replace(found[spec.identity], iceberg_rows=rows, snapshot_id=snapshot)
-    return Overview(now_us, tuple(found[s.identity] for s in specs), tuple(dict.fromkeys(problems)))
+                found[identity] = replace(found[identity], iceberg_rows=rows, snapshot_id=snapshot)
+    if len(away) == WITNESSES:
+        raise away[0]
+    lines = dict.fromkeys([*(str(e) for e in away), *problems])
+    return Overview(now_us, tuple(found[s.identity] for s in specs), tuple(lines))
 
 
 def _from_ledger(identity: str, row: Mapping[str, Any] | None) -> TableStatus:

@@ -27,7 +27,7 @@ def status(
     settings = load()
     specs = all_specs(settings) if table is None else (the_spec(settings, table),)
     with opened(settings) as ctx:
-        seen = overview(settings, specs, ctx.catalog, ctx.ledger.watermark_rows())
+        seen = overview(ctx, specs)
 
     def render() -> None:
         out.print(as_table(seen))

@@ -1,0 +1,157 @@
+"""`bin/offload` against the running stack: every command that asks or changes something, without Airflow."""
+
+import json
+import subprocess
+import urllib.request
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from local import ports
+from tests.support.airflow_bag import ROOT
+from tests.support.stack import Servers
+from tests.support.tables import MakeTable
+
+pytestmark = pytest.mark.timeout(600)
+
+
+def offload(*args: str, code: int = 0) -> Any:
+    """Runs a command with `--json`; what it printed. Fails on another exit code, with everything it said."""
+    done = subprocess.run(
+        [str(ROOT / "bin" / "offload"), *args, "--json"], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == code, f"{args}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stderr
+    return json.loads(done.stdout)
+
+
+def scrape() -> dict[str, float]:
+    """The exporter's page: series to value."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{ports.port('STATSD_METRICS')}/metrics", timeout=5) as answer:  # noqa: S310
+        lines = answer.read().decode().splitlines()
+    return {k: float(v) for k, _, v in (line.rpartition(" ") for line in lines if not line.startswith("#"))}
+
+
+def test_a_table_from_plan_to_proof(make_table: MakeTable) -> None:
+    """plan, run, status, verify; then a run that finds nothing, late rows, and a run that replaces their windows."""
+    table = make_table("cli_path").create().insert(2_000).write_spec()
+    (seen,) = offload("status", table.identity)["tables"]
+    assert (seen["state"], seen["clickhouse_rows"], seen["iceberg_rows"]) == ("new", 2_000, 0)
+
+    planned = offload("plan", table.identity)
+    assert planned["rows"] == 2_000
+    assert sum(s["rows"] for s in planned["slices"]) == 2_000
+    assert all(s["sql"].startswith("SELECT ") for s in planned["slices"])
+    assert table.ctx.ledger.head(table.identity).plan_id is None  # type: ignore[union-attr]
+
+    ran = offload("run", table.identity)
+    assert (ran["status"], ran["rows"], ran["generation"]) == ("committed", 2_000, 1)
+    (seen,) = offload("status", table.identity)["tables"]
+    assert (seen["state"], seen["iceberg_rows"], seen["unshipped_rows"]) == ("ok", 2_000, 0)
+    assert seen["snapshot_id"] == ran["snapshot_id"]
+    assert seen["lag_seconds"] == 0
+
+    checked = offload("verify", table.identity)
+    assert checked["ok"]
+    assert checked["source_rows"] == checked["lake_rows"] == checked["pyiceberg_rows"] == 2_000
+
+    assert offload("run", table.identity)["status"] == "nothing"
+    table.insert(100, hours_ago=5)
+    replaced = offload("plan", table.identity)
+    assert {w["action"] for w in replaced["windows"]} == {"replace"}
+    assert offload("run", table.identity)["status"] == "committed"
+    table.whole()
+
+    page = scrape()
+    label = f'{{table="{table.identity}"}}'
+    assert page[f"offload_late_rows_total{label}"] == 100
+    assert page[f"watermark_timestamp_seconds{label}"] == table.watermark_us() / 1e6
+    assert page[f"offload_duration_seconds_count{label}"] == 2
+    assert page[f'offload_cycles_total{{status="success",table="{table.identity}"}}'] == 3
+
+
+def test_a_range_is_shipped_alone(make_table: MakeTable) -> None:
+    table = make_table("cli_range").create().insert(1_000).write_spec()
+    offload("run", table.identity)
+    lo = table.origin_us() // 1_000_000
+    span = ("--from", _iso(lo), "--to", _iso(lo + 600))
+    assert len(offload("plan", table.identity, *span, "--force")["windows"]) == 2
+    assert offload("run", table.identity, *span)["status"] == "nothing"
+    assert offload("run", table.identity, *span, "--force")["windows"] == 2
+    assert offload("verify", table.identity, *span)["windows"] == 2
+    table.whole()
+
+
+def test_a_refusal_names_its_id_and_shows_in_status(make_table: MakeTable) -> None:
+    table = make_table("cli_refusal").create().insert(100).write_spec()
+    offload("run", table.identity)
+    table.command("DROP TABLE {name} SYNC")
+    said = offload("run", table.identity, code=1)["error"]
+    assert (said["id"], said["table"]) == ("OFL-203", table.identity)
+    seen = offload("status", table.identity, code=1)
+    assert seen["tables"][0]["state"] == "failed"
+    assert seen["tables"][0]["failures"] == 1
+    assert "OFL-203" in seen["tables"][0]["last_error"]
+    assert seen["tables"][0]["clickhouse_rows"] is None
+    assert scrape()[f'offload_errors_total{{step="check_extent",table="{table.identity}"}}'] == 1
+    table.spec_file.unlink()
+
+
+@pytest.mark.parametrize("point", ["before-commit", "after-commit"])
+def test_a_killed_job_is_made_good_by_the_next_run(full_stack: Servers, make_table: MakeTable, point: str) -> None:
+    table = make_table(f"cli_{point.replace('-', '_')}").create().insert(500).write_spec()
+    (full_stack.crashes / point).touch()
+    said = offload("run", table.identity, code=1)["error"]
+    assert said["id"] == "OFL-504"
+    assert not (full_stack.crashes / point).exists()
+    offload("run", table.identity)
+    assert offload("verify", table.identity)["ok"]
+    table.whole()
+
+
+def test_the_ledger_is_rebuilt_from_the_lake(make_table: MakeTable) -> None:
+    table = make_table("cli_rebuild").create().insert(700).write_spec()
+    offload("run", table.identity)
+    before = table.watermark_us()
+    rebuilt = offload("ledger", "rebuild", table.identity)
+    assert rebuilt["rows"] == 700
+    assert rebuilt["generation"] > 1_000
+    assert table.watermark_us() <= before
+    table.insert(50, hours_ago=4)
+    offload("run", table.identity)
+    table.whole()
+
+
+def test_a_drafted_spec_is_good_at_once(full_stack: Servers, make_table: MakeTable) -> None:
+    table = make_table("cli_draft").create().insert(300)
+    drafted = offload("spec", "new", table.identity)
+    assert not table.spec_file.exists()
+    assert drafted["yaml"].count("cursor: ts") == 1
+    assert offload("spec", "new", table.identity, "--write")["path"] == str(table.spec_file)
+    assert offload("spec", "new", table.identity, "--write", code=1)["error"]["id"] == "OFL-101"
+    checked = offload("spec", "check", table.identity, "--source")
+    assert checked == {"tables": [table.identity], "errors": [], "source_errors": []}
+
+
+def test_spec_check_holds_the_spec_against_the_source(make_table: MakeTable) -> None:
+    table = make_table("cli_source").create().write_spec(more="columns:\n  include: [ts, symbol, nowhere]\n")
+    found = offload("spec", "check", table.identity, "--source", code=1)
+    assert [e["id"] for e in found["source_errors"]] == ["OFL-204"]
+    assert "nowhere" in found["source_errors"][0]["cause"]
+    table.spec_file.unlink()
+
+
+def test_the_stack_says_how_it_is(full_stack: Servers) -> None:
+    found = {s["service"]: s for s in offload("stack", "status")}
+    assert found["postgres"]["answers"]
+    assert found["clickhouse"]["answers"]
+    assert offload("stack", "status", "clickhouse")[0]["service"] == "clickhouse"
+
+
+def test_the_ledger_upgrade_repeats_without_harm(full_stack: Servers) -> None:
+    assert offload("ledger", "upgrade") == offload("ledger", "upgrade")
+
+
+def _iso(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
