@@ -155,6 +155,20 @@ _TAIL = """
 - The `cursor` keeps its own value. Only a DateTime64 with more than 6 digits needs an override, since Iceberg holds
   microseconds: `expr: "toDateTime64(ts, 6, 'UTC')"`, `type: timestamptz`.
 
+## Partition fields
+
+| transform | Iceberg types | note |
+| --- | --- | --- |
+| `column` | all but `float`, `double`, `uuid` and nested ones | nobody reads partitions of single UUIDs |
+| `year(c)`, `month(c)`, `day(c)` | `date`, `timestamp`, `timestamptz` | |
+| `hour(c)` | `timestamp`, `timestamptz` | |
+| `bucket(16, c)` | all but `boolean`, `float`, `double` and nested ones | |
+| `truncate(4, c)` | `int`, `long`, `string`, `decimal` up to 18 digits | ClickHouse reads no wider decimals here |
+| `void(c)` | optional columns | |
+
+ClickHouse 26.9 prunes partitions of times before 1970 wrongly when it reads an Iceberg table with a filter on them; the
+rows are there, and other readers find them.
+
 ## Types
 
 | ClickHouse | Iceberg | note |
