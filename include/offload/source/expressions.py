@@ -66,9 +66,7 @@ def check_expression(text: str) -> None:
     tree = trees[0]
     if any(token.comments for token in sqlglot.tokenize(text, read="clickhouse")):
         raise ValueError("comments are not allowed in an expression")
-    if not isinstance(tree, exp.Condition | exp.Expression) or isinstance(
-        tree, exp.Query | exp.DDL | exp.Command | exp.Alias
-    ):
+    if not isinstance(tree, exp.Condition | exp.Tuple):
         raise ValueError("a statement or an alias, not an expression")
     for node in tree.walk():
         if isinstance(node, exp.Query | exp.Subquery | exp.Alias | exp.Star | exp.Window):
