@@ -30,8 +30,8 @@ CHECK = "check_extent"
 SHIP = "offload"
 WATERMARK = "update_watermark"
 PLAN_KEY = "plan"
-QUERIES_A_CHECK = 4
-"""A check sends a few queries one after the other, each bounded by the spec's source time-out."""
+QUERIES_A_CHECK = 2
+"""How many queries of a check read the table: the extent, and on a long backlog its size; bounded by the spec."""
 
 log = logging.getLogger(__name__)
 

@@ -81,9 +81,7 @@ def test_a_server_that_is_away_is_asked_again(airflow: Driver, make_table: MakeT
     assert "OFL-201" in airflow.log(run, "check_extent")
 
 
-@pytest.mark.parametrize(
-    ("kind", "task"), [("clickhouse", "check_extent"), ("ledger", "check_extent"), ("spark", "offload")]
-)
+@pytest.mark.parametrize(("kind", "task"), [("ledger", "check_extent"), ("spark", "offload")])
 def test_a_missing_connection(airflow: Driver, make_table: MakeTable, kind: str, task: str) -> None:
     """A missing Spark connection would silently mean YARN."""
     table = make_table(f"no_{kind}").create().insert(10)

@@ -64,7 +64,7 @@ def test_clearing_anything_changes_nothing(airflow: Driver, make_table: MakeTabl
 
 
 def test_nothing_to_move_skips_the_job_and_moves_the_watermark(airflow: Driver, make_table: MakeTable) -> None:
-    table = make_table("quiet").create().insert(300, hours_ago=3).write_spec()
+    table = make_table("quiet").create().insert(300, hours_ago=1).write_spec(window="1m")
     airflow.discover(table.dag_id)
     assert airflow.green(airflow.ask(table.dag_id)) == GREEN
     before, lake = table.watermark_us(), table.lake()

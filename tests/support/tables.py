@@ -42,7 +42,7 @@ FROM numbers({rows})
 SPEC = """
 cursor: ts
 sequence: seq
-window: 5m
+window: {window}
 settle: 1s
 horizon: 2d
 schedule: "{schedule}"
@@ -112,10 +112,10 @@ class Table:
         self.expected += rows
         return self
 
-    def write_spec(self, *, schedule: str = NEVER, retries: int = 0, more: str = "") -> Table:
+    def write_spec(self, *, schedule: str = NEVER, retries: int = 0, window: str = "5m", more: str = "") -> Table:
         """The spec; by default no schedule that fires during a test, and no retries."""
         self.spec_file.parent.mkdir(exist_ok=True)
-        self.spec_file.write_text(SPEC.format(schedule=schedule, retries=retries, more=more))
+        self.spec_file.write_text(SPEC.format(schedule=schedule, retries=retries, window=window, more=more))
         return self
 
     def close(self) -> None:
