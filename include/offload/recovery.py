@@ -19,7 +19,7 @@ from include.offload.lake.marker import Marker
 from include.offload.ledger.accounting import Entry
 from include.offload.ledger.restore import restore, set_pipeline
 from include.offload.ledger.store import Landed
-from include.offload.model import Plan, Target, WindowState
+from include.offload.model import Plan, Target, WindowState, earliest
 from include.offload.source.client import Client
 from include.offload.source.describe import describe
 from include.offload.source.projection import partition_columns, project
@@ -105,7 +105,7 @@ def rebuild(ctx: Context, spec: TableSpec, *, foreign: bool = False) -> Rebuilt:
         partition = partition_columns(spec, projection)
         now = client.now_us()
     windows = [WindowState(w.window, w.rows, w.hash, expiries.get(w.window)) for w in found.values()]
-    entries, origin = account(windows, marker.watermark_us, spec.start_us, grid)
+    entries, origin = account(windows, marker.watermark_us, spec.start_us, spec.horizon_us, grid)
     known = ctx.ledger.head(spec.identity)
     head = ctx.ledger.register(
         spec.identity,
@@ -177,14 +177,21 @@ def _newest(table: Table, spec: TableSpec) -> Marker:
 
 
 def account(
-    windows: Sequence[WindowState], watermark_us: int | None, start_us: int | None, grid: Grid
+    windows: Sequence[WindowState], watermark_us: int | None, start_us: int | None, horizon_us: int, grid: Grid
 ) -> tuple[list[Entry], int | None]:
     """The ledger's entries for what the lake holds, and where accounting begins.
 
-    Time below the watermark without rows was verified empty once, or the watermark would not stand there.
+    Time below the watermark without rows was verified empty once, or the watermark would not stand there. Should
+    ClickHouse hold rows there after all, the next run finds them as late ones.
     """
     shipped = [Entry(grid.span(w.window), w) for w in sorted(windows, key=lambda w: w.window)]
-    origin = grid.floor(start_us) if start_us is not None else (shipped[0].span.lo if shipped else watermark_us)
+    if start_us is not None:
+        origin: int | None = grid.floor(start_us)
+    else:
+        origin = earliest(
+            shipped[0].span.lo if shipped else None,
+            None if watermark_us is None else grid.floor(watermark_us - horizon_us),
+        )
     if origin is None or watermark_us is None:
         return list(shipped), origin
     empty = subtract(Span(min(origin, watermark_us), watermark_us), merge(e.span for e in shipped))
