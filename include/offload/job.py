@@ -24,6 +24,7 @@ from include.offload.lake.shipping import SliceTask, slice_sql, source_name
 from include.offload.model import Action, Outcome, Plan, ShippedFile, Slice, WindowState, earliest
 from include.offload.source.client import Client
 from include.offload.source.extent import ExtentQuery
+from include.offload.source.projection import record_value
 from include.offload.source.sql import spans_sql, window_sql
 from include.offload.spec.model import TableSpec
 from include.offload.windows import Grid, Span, subtract
@@ -75,7 +76,7 @@ def ship(ctx: Context, plan_id: uuid.UUID, run_tasks: RunTasks) -> Outcome:
         plan,
         attempt,
         outcome.watermark,
-        [_data_file(table, f) for f in files if f.rows],
+        [_data_file(table, plan, f) for f in files if f.rows],
         lambda now: _replacement(now, plan, set(pending), attempt),
     )
     if landing.marker.attempt != attempt:
@@ -280,5 +281,7 @@ def _replacement(table: Table, plan: Plan, pending: set[int], attempt: uuid.UUID
     return found
 
 
-def _data_file(table: Table, file: ShippedFile) -> DataFile:
-    return rewriting.data_file(table, file.path, file.bytes, file.rows, Record(*file.partition), file.statistics)
+def _data_file(table: Table, plan: Plan, file: ShippedFile) -> DataFile:
+    types = {c.name: c.iceberg_type for c in plan.projection.columns}
+    values = [record_value(c, types[c.source], v) for c, v in zip(plan.partition, file.partition, strict=True)]
+    return rewriting.data_file(table, file.path, file.bytes, file.rows, Record(*values), file.statistics)

@@ -7,10 +7,11 @@ the same sum of every numeric column.
 
 from __future__ import annotations
 
+import decimal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from math import isclose
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,6 +33,8 @@ from include.offload.spec.model import TableSpec
 from include.offload.windows import Grid, Span
 
 NUMERIC = ("int", "long", "float", "double", "decimal")
+EXACT = decimal.Context(prec=100)
+"""Sums of decimals with 38 digits need more than the 28 of Python's default context."""
 FLOAT_TOLERANCE = 1e-9
 """Sums of floats depend on the order of adding; relative, far above the rounding of 53 bits over billions of rows."""
 
@@ -239,7 +242,8 @@ def _pyiceberg_sums(
         for column in columns:
             values = batch.column(column.name)
             counts[column.name] += len(values) - values.null_count
-            totals[column.name] += _batch_sum(values)
+            with localcontext(EXACT):
+                totals[column.name] += _batch_sum(values)
     return rows, {name: (str(totals[name]), counts[name]) for name in totals}
 
 

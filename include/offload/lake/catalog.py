@@ -13,6 +13,7 @@ from include.offload.errors import SETTING_MISSING, OffloadError
 from include.offload.lake.reach import reaching
 from include.offload.lake.schema import partition_spec_of, schema_of, sort_order_of
 from include.offload.model import Projection
+from include.offload.source.projection import reader_properties
 from include.offload.spec.model import TableSpec
 
 TABLE_PROPERTIES = {
@@ -55,7 +56,7 @@ def create_table(catalog: Catalog, spec: TableSpec, projection: Projection) -> T
                 schema=schema,
                 partition_spec=partition_spec_of(spec, schema),
                 sort_order=sort_order_of(spec, schema),
-                properties=TABLE_PROPERTIES | dict(spec.target.properties),
+                properties=TABLE_PROPERTIES | reader_properties(projection) | dict(spec.target.properties),
             )
         except TableAlreadyExistsError:
             return catalog.load_table((spec.target.namespace, spec.target.table))

@@ -16,8 +16,8 @@ from pyiceberg.io import load_file_io
 from pyiceberg.schema import Schema
 
 from include.offload.crashpoint import reached
-from include.offload.errors import SOURCE_STREAM_BROKEN, OffloadError
-from include.offload.lake.files import ParquetSink
+from include.offload.errors import SOURCE_STREAM_BROKEN, TYPE_NOT_LOSSLESS, OffloadError
+from include.offload.lake.files import ParquetSink, UnfitValueError
 from include.offload.lake.reach import reaching
 from include.offload.model import Plan, ShippedFile, Slice, WindowState
 from include.offload.source.client import Client, Endpoint
@@ -114,7 +114,7 @@ def batches(stream: Any, table: str) -> Iterator[pa.RecordBatch]:
 def ship(task: SliceTask) -> ShippedFile:
     """Run one slice. The file is in the store when this returns; on any failure it is gone.
 
-    Raises OFL-2xx when ClickHouse fails, OFL-307 when the store does.
+    Raises OFL-205 for a value that Iceberg can't hold, OFL-2xx when ClickHouse fails, OFL-307 when the store does.
     """
     started = time.monotonic()
     schema = Schema.model_validate_json(task.schema_json)
@@ -131,6 +131,12 @@ def ship(task: SliceTask) -> ShippedFile:
                     sink.write(pa.RecordBatch.from_arrays(batch.columns[:width], names=batch.schema.names[:width]))
                     reached("mid-stream")
                 written = sink.close()
+        except UnfitValueError as error:
+            raise OffloadError(
+                TYPE_NOT_LOSSLESS,
+                f"{error}; write `type: binary` for text that is no UTF-8, or a wider decimal, into columns.overrides",
+                table=task.table,
+            ) from error
         finally:
             stream.close()
     reached("file-uploaded")
