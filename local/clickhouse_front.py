@@ -37,6 +37,8 @@ QUERY_BYTES = 1 << 20
 """How much of a body is looked at to find out whether data follows the query; a whole query may be longer."""
 HOLD_BYTES = 1 << 20
 """An answer is held back up to this size, so that an early error still becomes an HTTP status (as `buffer_size`)."""
+TAIL_BYTES = 4096
+"""The last bytes wait until the query has ended well: a failed INTO OUTFILE still writes the format's proper end."""
 NOT_SETTINGS = frozenset(
     {
         "database", "query", "query_id", "session_id", "session_timeout", "session_check", "quota_key", "compress",
@@ -46,8 +48,8 @@ NOT_SETTINGS = frozenset(
 )  # fmt: skip
 STATUS: dict[int, int] = {
     **dict.fromkeys((516, 497, 164, 291, 192, 193, 194, 195), 403),
-    **dict.fromkeys((60, 81, 47, 16, 46, 83, 115, 218), 404),
-    **dict.fromkeys((62, 6, 27, 36, 38, 41, 42, 43, 44, 50, 53, 57, 69, 70, 72, 117, 386, 456, 457, 636), 400),
+    **dict.fromkeys((60, 81, 47, 46, 50, 56, 63, 73, 115, 218), 404),
+    **dict.fromkeys((62, 6, 16, 25, 26, 27, 36, 38, 41, 42, 43, 44, 53, 57, 69, 70, 72, 117, 386, 456, 457, 636), 400),
     159: 408,
     48: 501,
     202: 503,
@@ -210,15 +212,17 @@ class Handler(BaseHTTPRequestHandler):
         running = engine.stream(statement, request, self.form)
         finished = False
         tag = uuid.uuid4().hex[:16]
+        size = 0
+        tail = b""
         try:
             with tempfile.SpooledTemporaryFile(max_size=16 * HOLD_BYTES) as held:
-                size = 0
                 while chunk := self._next(running.reader):
-                    if self.started:
-                        self._send_chunk(chunk)
-                        continue
-                    held.write(chunk)
                     size += len(chunk)
+                    ready, tail = (tail, chunk) if len(chunk) >= TAIL_BYTES else _all_but_tail(tail + chunk)
+                    if self.started:
+                        self._send_chunk(ready)
+                        continue
+                    held.write(ready)
                     if not wait and size >= HOLD_BYTES:
                         self._start(tag)
                         self._replay(held, self._send_chunk)
@@ -229,8 +233,10 @@ class Handler(BaseHTTPRequestHandler):
                 elif error:
                     raise error
                 elif self.started:
+                    self._send_chunk(tail)
                     self.connection.sendall(b"0\r\n\r\n")
                 else:
+                    held.write(tail)
                     self._head(200, self._headers({}) | {"Content-Length": str(size)})
                     self._replay(held, self.connection.sendall)
         finally:
@@ -263,6 +269,9 @@ class Handler(BaseHTTPRequestHandler):
         self._head(200, self._headers({}) | {"Transfer-Encoding": "chunked", "X-ClickHouse-Exception-Tag": tag})
 
     def _send_chunk(self, chunk: bytes) -> None:
+        if not chunk:
+            # an empty chunk is the end of the stream
+            return
         parts = [f"{len(chunk):x}\r\n".encode(), chunk, b"\r\n"]
         sent = self.connection.sendmsg(parts)
         total = sum(map(len, parts))
@@ -313,6 +322,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Queries are logged where they begin and end; a line a request adds nothing."""
+
+
+def _all_but_tail(data: bytes) -> tuple[bytes, bytes]:
+    """What may go, and what waits; small pieces gather first, so that not every one is copied."""
+    return (data[:-TAIL_BYTES], data[-TAIL_BYTES:]) if len(data) >= 16 * TAIL_BYTES else (b"", data)
 
 
 def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:

@@ -108,7 +108,7 @@ def postgres_uri(user: str, password: str, database: str, driver: str = "postgre
 
 
 def pyiceberg(values: dict[str, str]) -> str:
-    """PyIceberg's configuration: the REST catalog `lake`, and `lake_sql` in PostgreSQL. Block style: strictyaml reads no JSON."""
+    """PyIceberg's configuration: the REST catalog `lake` and `lake_sql` in PostgreSQL; strictyaml reads no JSON."""
     store = {
         "s3.endpoint": f"http://{ports.HOST}:{ports.port('S3')}",
         "s3.access-key-id": values["s3_access_key"],
