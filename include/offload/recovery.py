@@ -25,7 +25,7 @@ from include.offload.source.describe import describe
 from include.offload.source.projection import partition_columns, project
 from include.offload.source.ttl import Expiry, expiry_sql
 from include.offload.spec.model import TableSpec
-from include.offload.verify import lake_expiries, lake_windows
+from include.offload.verify import lake_expiries, lake_windows, source_rows
 from include.offload.windows import Grid, Span, merge, subtract
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,8 @@ log = logging.getLogger(__name__)
 GENERATION_STEP = 1_000
 """How far a rebuild lifts the generation, so that no forgotten plan's number ever comes back (rule 22)."""
 EXPIRED_LONG_AGO = 0
-"""The expiry (µs) of a rebuilt window whose own can't be told: it counts as expiring and is never replaced."""
+"""The expiry (µs) of a window that must never be replaced: its own can't be told, or its source is gone."""
+ALL_TIME = Span(-(2**62), 2**62)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +58,42 @@ class Rebuilt:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A source identity that is accepted from now on."""
+    """A source identity that is accepted from now on. `kept`: windows that the lake alone still holds whole."""
 
     table: str
     source_identity: str
+    kept: int
 
     def __str__(self) -> str:
-        return f"{self.table}: source {self.source_identity} is accepted"
+        kept = f"; {self.kept} windows of which it holds fewer rows stay as they are in the lake" if self.kept else ""
+        return f"{self.table}: source {self.source_identity} is accepted{kept}"
 
 
 def accept_source(ctx: Context, spec: TableSpec) -> Accepted:
-    """Go on with a source table that was dropped and made again (rule 2). Raises OFL-203 when there is none."""
+    """Go on with a source table that was dropped and made again (rule 2). Raises OFL-203 when there is none.
+
+    The lake keeps what it holds: a window of which the new source holds fewer rows is never replaced from it, not even
+    when deletes are followed.
+    """
     with ctx.connect(spec, f"offload accept-source {spec.identity}") as client:
         identity = describe(client, spec.source.database, spec.source.table).identity
-    ctx.ledger.accept_source(spec.identity, identity)
-    return Accepted(spec.identity, identity)
+        gone = _fewer(ctx, client, spec)
+    ctx.ledger.accept_source(spec.identity, identity, never_replaced=gone, expiry_us=EXPIRED_LONG_AGO)
+    return Accepted(spec.identity, identity, len(gone))
+
+
+def _fewer(ctx: Context, client: Client, spec: TableSpec) -> list[Span]:
+    """The shipped windows of which the source holds fewer rows than the lake."""
+    head = ctx.ledger.head(spec.identity)
+    if head is None:
+        return []
+    grid = Grid(spec.window_us)
+    shipped, _ = ctx.ledger.windows(head, grid, [ALL_TIME])
+    if not shipped:
+        return []
+    known = Span(grid.span(min(shipped)).lo, grid.span(max(shipped)).hi)
+    now = source_rows(client, spec, known)
+    return [grid.span(n) for n in sorted(shipped) if now.get(n, 0) < shipped[n].state.rows]
 
 
 def take_over(ctx: Context, spec: TableSpec) -> Rebuilt:

@@ -167,6 +167,16 @@ def lake_source(table: Table) -> str:
     return f"{function}({arguments}, SETTINGS iceberg_metadata_file_path = {literal(metadata)})"
 
 
+def source_rows(client: Client, spec: TableSpec, span: Span) -> dict[int, int]:
+    """Rows per window of the source within `span`."""
+    source = f"{quote(spec.source.database)}.{quote(spec.source.table)}{' FINAL' if spec.source.final else ''}"
+    sql = (
+        f"SELECT {window_sql(spec.cursor, spec.window_us)} AS w, count() FROM {source}"
+        f" WHERE {spans_sql(spec.cursor, [span])} GROUP BY w"
+    )
+    return {int(w): int(n) for w, n in client.query(sql)}
+
+
 def lake_windows(client: Client, table: Table, spec: TableSpec, projection: Projection) -> dict[int, WindowState]:
     """Rows and content hash per window of the whole lake table, as ClickHouse reads it."""
     return _windows(client, lake_source(table), spec.cursor, Grid(spec.window_us), _lake_hash(projection), None)

@@ -160,13 +160,26 @@ class Ledger:
         assert head is not None  # noqa: S101 - inserted above
         return head
 
-    def accept_source(self, identity: str, source: str) -> None:
-        """Let a table go on from a source that was dropped and made again (rule 2)."""
+    def accept_source(self, identity: str, source: str, *, never_replaced: Sequence[Span], expiry_us: int) -> None:
+        """Let a table go on from a source that was dropped and made again (rule 2).
+
+        never_replaced: shipped windows that get `expiry_us`, so that rule 18 protects them.
+        """
         with self.begin(identity) as c:
-            c.execute(
-                text("UPDATE offload.tables SET source_identity = :source WHERE identity = :identity"),
+            table_id = c.execute(
+                text(
+                    "UPDATE offload.tables SET source_identity = :source WHERE identity = :identity RETURNING table_id"
+                ),
                 {"source": source, "identity": identity},
-            )
+            ).scalar_one_or_none()
+            if never_replaced:
+                c.execute(
+                    text(
+                        "UPDATE offload.windows SET expiry_us = :expiry"
+                        " WHERE table_id = :table_id AND span = int8range(:lo, :hi)"
+                    ),
+                    [{"table_id": table_id, "lo": s.lo, "hi": s.hi, "expiry": expiry_us} for s in never_replaced],
+                )
 
     def head(self, identity: str) -> Head | None:
         """Where the chain of a table ends; None when the ledger has never seen it."""
