@@ -221,3 +221,19 @@ def test_every_rule_has_a_place_in_the_table_and_its_code_names_it() -> None:
 def test_headings_of_the_rules_are_numbered_without_a_gap() -> None:
     numbers = [int(n) for n in re.findall(r"^(\d+)\. ", text_of("docs/exactly-once.md"), re.MULTILINE)]
     assert numbers == list(RULES)
+
+
+def test_tests_that_the_rules_name_exist() -> None:
+    """A link in the table reads like the test's name: `a_zombie_s_commit` is "a zombie's commit"."""
+    named = 0
+    missing = []
+    for text, target in re.findall(r"\[([^\]`]+)\]\(\.\./(tests/[^)]+\.py)\)", text_of("docs/exactly-once.md")):
+        wanted = re.sub(r"[^a-z0-9]+", "_", text.lower())
+        known = {
+            re.sub(r"^rule_\d+_", "", name) for name in re.findall(r"^def test_(\w+)\(", text_of(target), re.MULTILINE)
+        }
+        named += 1
+        if wanted not in known:
+            missing.append(f"{target}: {text}")
+    assert named
+    assert not missing
