@@ -4,17 +4,25 @@ Airflow writes an asset event for every declared outlet whenever a task succeeds
 `update_watermark` would announce old rows again. Airflow's own events are the record of what was announced:
 they are stored in the same transaction as the task's success, so neither a crash nor a clear can lose or
 double one.
+
+A plan whose run died after its commit is recorded by the next run, and announced by it too, through the alias.
 """
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
-from airflow.sdk import Asset, Context
+from airflow.sdk import Asset, AssetAlias, Context
 from airflow.sdk.execution_time.context import InletEventsAccessor
 
 from include.offload.spec.model import TableSpec
+from include.offload.windows import from_us
+
+if TYPE_CHECKING:
+    from include.offload.context import Context as Servers
+    from include.offload.model import Plan
 
 CLOCK_MARGIN = timedelta(days=1)
 """A plan's events are younger than the plan; the margin forgives clocks that differ."""
@@ -30,19 +38,66 @@ def asset_of(spec: TableSpec) -> Asset:
     )
 
 
-def announced(asset: Asset, plan_id: str, created: datetime) -> bool:
-    """Whether Airflow already holds an event of this plan, made at `created`. Runs inside a task."""
-    since = (created - CLOCK_MARGIN).isoformat()
-    events = InletEventsAccessor(asset_name=asset.name, asset_uri=asset.uri).after(since)
-    return any((event.extra or {}).get("plan") == plan_id for event in events)
+def alias_of(asset: Asset) -> AssetAlias:
+    """The second outlet: it announces the same asset, but only what is added to it."""
+    return AssetAlias(name=f"{asset.name} (recorded late)", group="offload")
 
 
-def announce_once(context: Context, asset: Asset, plan_id: str, created: datetime, extra: dict[str, Any]) -> bool:
-    """Let this task's success announce the plan, unless it was announced before. Returns whether it will."""
-    if announced(asset, plan_id, created):
+def instant(us: int | None) -> str | None:
+    """Microseconds since the epoch as ISO text with a Z."""
+    return f"{from_us(us):%Y-%m-%dT%H:%M:%S}Z" if us is not None else None
+
+
+def announced(asset: Asset, since: datetime) -> set[str]:
+    """The ids of the plans that Airflow holds events of, as far back as `since`. Runs inside a task."""
+    events = InletEventsAccessor(asset_name=asset.name, asset_uri=asset.uri).after((since - CLOCK_MARGIN).isoformat())
+    return {str(event.extra["plan"]) for event in events if event.extra and "plan" in event.extra}
+
+
+def landed(servers: Servers, plan: Plan) -> dict[str, Any]:
+    """What a recorded plan did, as its snapshot and its attempt tell it; nothing moved when it has no snapshot."""
+    from include.offload.lake import marker as markers
+    from include.offload.lake.catalog import find_table
+
+    found: dict[str, Any] = {
+        "plan": str(plan.plan_id),
+        "table": plan.table,
+        "rows": 0,
+        "windows": 0,
+        "snapshot_id": None,
+        "watermark": instant(plan.watermark_after),
+        "generation": plan.generation,
+    }
+    table = find_table(servers.catalog, plan.target.identifier, plan.table) if plan.touches_lake else None
+    for snapshot in reversed(table.metadata.snapshots if table is not None else []):
+        marker = markers.parse(snapshot.summary.additional_properties if snapshot.summary else {})
+        if marker is not None and marker.plan == plan.plan_id:
+            outcome = servers.ledger.attempt(marker.attempt)
+            # text: 64-bit numbers lose their last digits in a browser
+            found |= {"snapshot_id": str(marker.snapshot_id), "watermark": instant(marker.watermark_us)}
+            if outcome is not None:
+                found |= {"rows": outcome.rows, "windows": len(outcome.windows)}
+            return found
+    return found
+
+
+def announce(context: Context, asset: Asset, servers: Servers, plan_id: UUID) -> tuple[dict[str, Any], list[str]]:
+    """Let this task's success announce the plan, and the one before it, unless they were announced before.
+
+    Returns what is said of the plan, and the ids of the plans that will be announced.
+    """
+    plan, _ = servers.ledger.plan(plan_id)
+    before = servers.ledger.plan(plan.predecessor)[0] if plan.predecessor else None
+    since = from_us(min(p.created_us for p in (plan, before) if p is not None))
+    known, told, said = announced(asset, since), [], landed(servers, plan)
+    if str(plan_id) in known:
         # Airflow announces what the task declares at its end: take the declaration back for this try
         task = context["ti"].task
         task.outlets = [outlet for outlet in task.outlets if outlet != asset]
-        return False
-    context["outlet_events"][asset].extra = {"plan": plan_id, **extra}
-    return True
+    else:
+        context["outlet_events"][asset].extra = said
+        told.append(str(plan_id))
+    if before is not None and str(before.plan_id) not in known:
+        context["outlet_events"][alias_of(asset)].add(asset, extra=landed(servers, before))
+        told.append(str(before.plan_id))
+    return said, told

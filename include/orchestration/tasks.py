@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import logging
 import time
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from airflow.sdk import Asset, Context, TriggerRule, get_current_context, task
+from airflow.sdk import Asset, TriggerRule, get_current_context, task
 
 from include.offload.errors import PLAN_UNKNOWN, OffloadError
 from include.offload.spec.model import TableSpec
-from include.offload.windows import from_us
-from include.orchestration.assets import announce_once
+from include.orchestration.assets import alias_of, announce, instant
 from include.orchestration.context import bind_log, quiet_libraries, settings_for
 from include.orchestration.failures import refusals
 from include.orchestration.params import requested
@@ -36,21 +35,16 @@ QUERIES_A_CHECK = 2
 log = logging.getLogger(__name__)
 
 
-def _instant(us: int | None) -> str:
-    return f"{from_us(us):%Y-%m-%dT%H:%M:%S}Z" if us is not None else "none yet"
-
-
 def _xcom(plan: Plan) -> dict[str, Any]:
     """What the next tasks and a reader of the XCom page need: the plan itself is in the ledger."""
     return {
         "plan_id": str(plan.plan_id),
-        "created": from_us(plan.created_us).isoformat(),
         "touches_lake": plan.touches_lake,
         "generation": plan.generation,
         "rows": plan.rows,
         "windows": len(plan.windows),
         "slices": len(plan.slices),
-        "watermark_after": _instant(plan.watermark_after),
+        "watermark_after": instant(plan.watermark_after),
     }
 
 
@@ -113,7 +107,9 @@ def _describe(plan: Plan) -> None:
         replaced,
         len(plan.slices),
     )
-    log.info("watermark: %s -> %s", _instant(plan.watermark_before), _instant(plan.watermark_after))
+    log.info(
+        "watermark: %s -> %s", instant(plan.watermark_before) or "none yet", instant(plan.watermark_after) or "none yet"
+    )
 
 
 def update_watermark(spec: TableSpec, asset: Asset) -> XComArg:
@@ -122,7 +118,7 @@ def update_watermark(spec: TableSpec, asset: Asset) -> XComArg:
     @task(
         task_id=WATERMARK,
         trigger_rule=TriggerRule.NONE_FAILED,
-        outlets=[asset],
+        outlets=[asset, alias_of(asset)],
         execution_timeout=timedelta(minutes=10),
         doc_md="Reads the commit marker from Iceberg, moves ledger and watermark, announces the asset.",
     )
@@ -142,31 +138,19 @@ def update_watermark(spec: TableSpec, asset: Asset) -> XComArg:
             from include.offload.steps import open_context
             from include.offload.steps import update_watermark as step
 
-            result = step(open_context(settings), spec, UUID(plan_id))
-        summary = {
-            "table": spec.identity,
-            "rows": result.rows,
-            "windows": result.windows,
-            # text: 64-bit numbers lose their last digits in a browser
-            "snapshot_id": str(result.snapshot_id) if result.snapshot_id is not None else None,
-            "watermark": _instant(result.watermark_us),
-            "generation": result.generation,
-        }
-        told = announce_once(context, asset, plan_id, datetime.fromisoformat(plan["created"]), summary)
-        _close(spec, summary, context, told=told, seconds=time.monotonic() - started)
-        return {"plan": plan_id, **summary}
+            servers = open_context(settings)
+            result = step(servers, spec, UUID(plan_id))
+            said, told = announce(context, asset, servers, result.plan_id)
+        log.info(
+            "update_watermark %s: %s rows, %s windows, snapshot %s, watermark %s, %.1f s",
+            spec.identity,
+            f"{said['rows']:,}",
+            said["windows"],
+            said["snapshot_id"] or "unchanged",
+            instant(result.watermark_us) or "none yet",
+            time.monotonic() - started,
+        )
+        log.info("announced with this task's success: %s", ", ".join(told) or "nothing, it was announced before")
+        return said
 
     return update()
-
-
-def _close(spec: TableSpec, summary: dict[str, Any], context: Context, *, told: bool, seconds: float) -> None:
-    log.info(
-        "update_watermark %s: %s rows, %s windows, snapshot %s, watermark %s, %.1f s",
-        spec.identity,
-        f"{summary['rows']:,}",
-        summary["windows"],
-        summary["snapshot_id"] or "unchanged",
-        summary["watermark"],
-        seconds,
-    )
-    log.info("asset event: %s", "announced with this task's success" if told else "was announced before, not again")

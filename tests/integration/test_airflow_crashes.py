@@ -77,8 +77,14 @@ def test_killed_and_left_to_the_next_run(airflow: Driver, make_table: MakeTable,
     second = airflow.ask(table.dag_id)
     assert airflow.green(second) == GREEN
     table.whole()
+    said = {e.extra["plan"]: e for e in airflow.events(table.dag_id)}
+    assert said.keys() == {airflow.plan(first)["plan_id"], airflow.plan(second)["plan_id"]}
+    adopted = said[airflow.plan(first)["plan_id"]]
+    assert (adopted.run_id, adopted.extra["rows"]) == (second.run_id, 700)
     airflow.clear_run(first)
     airflow.green(first)
+    plans = [e.extra["plan"] for e in airflow.events(table.dag_id)]
+    assert len(plans) == len(set(plans)), f"a plan was announced twice: {plans}"
     table.whole()
 
 

@@ -101,10 +101,11 @@ def test_no_secret_and_no_connection_in_the_arguments(dag: Any) -> None:
 
 
 def test_one_asset_as_outlet_of_the_last_task(dag: Any) -> None:
-    (asset,) = dag.get_task("update_watermark").outlets
+    asset, alias = dag.get_task("update_watermark").outlets
     _, db, table = dag.dag_id.split("__")
     assert asset.name == f"lake.{db}.{table}"
     assert asset.uri == f"iceberg://lake/{db}/{table}"
+    assert alias.name == f"{asset.name} (recorded late)"
     assert not dag.get_task("check_extent").outlets
     assert not dag.get_task("offload").outlets
 
