@@ -31,6 +31,8 @@ STREAM_SETTINGS = {
     "output_format_arrow_compression_method": "none",
 }
 READ_BYTES = 1 << 20
+COUNT_ROWS = 65_536
+"""Rows whose hashes are summed at a time: a grouping costs more a call than a row. They stay in memory until then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +128,15 @@ def ship(task: SliceTask) -> ShippedFile:
         stream = client.stream(task.sql, STREAM_SETTINGS)
         try:
             with reaching(task.table), ParquetSink(io, path, schema, task.table_properties) as sink:
+                counted: list[pa.RecordBatch] = []
                 for batch in batches(stream, task.table):
-                    _add(windows, batch.column(width), batch.column(width + 1))
+                    counted.append(batch.select([width, width + 1]))
+                    if sum(b.num_rows for b in counted) >= COUNT_ROWS:
+                        _count(windows, counted)
+                        counted = []
                     sink.write(pa.RecordBatch.from_arrays(batch.columns[:width], names=batch.schema.names[:width]))
                     reached("mid-stream")
+                _count(windows, counted)
                 written = sink.close()
         except UnfitValueError as error:
             raise OffloadError(
@@ -152,10 +159,18 @@ def ship(task: SliceTask) -> ShippedFile:
     )
 
 
-def _add(windows: dict[int, WindowState], hashes: pa.Array, numbers: pa.Array) -> None:
+def _count(windows: dict[int, WindowState], batches_: list[pa.RecordBatch]) -> None:
+    """Add batches of row hash and window number, in this order."""
+    if batches_:
+        table = pa.Table.from_batches(batches_)
+        _add(windows, table.column(0), table.column(1))
+
+
+def _add(windows: dict[int, WindowState], hashes: pa.ChunkedArray, numbers: pa.ChunkedArray) -> None:
     """Sum count and hash per window; UInt64 sums wrap around, as ClickHouse's do."""
-    grouped = pa.table([numbers, hashes], names=["w", "h"]).group_by("w").aggregate([("h", "sum"), ("h", "count")])
-    for row in grouped.to_pylist():
+    # a handful of rows is no work to share between threads, and Spark runs one task a core
+    grouped = pa.table([numbers, hashes], names=["w", "h"]).group_by("w", use_threads=False)
+    for row in grouped.aggregate([("h", "sum"), ("h", "count")]).to_pylist():
         number = int(row["w"])
         added = WindowState(number, int(row["h_count"]), int(row["h_sum"]) % 2**64)
         windows[number] = windows[number] + added if number in windows else added
