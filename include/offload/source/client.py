@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 import clickhouse_connect
 from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalError
+from clickhouse_connect.driver.httputil import default_pool_manager
 
 from include.offload.errors import (
     SETTING_MISSING,
@@ -28,7 +29,9 @@ from include.offload.errors import (
 )
 
 CONNECT_TIMEOUT_S = 5
-"""How long a dead server may cost a task: bad input fails within seconds."""
+"""How long a dead server may cost a task, in seconds: bad input fails within seconds."""
+READ_TIMEOUT_S = 300
+"""How long a query without a time limit of its own may be silent, in seconds: the driver's default."""
 
 # ClickHouse's own numbers: src/Common/ErrorCodes.cpp
 _KINDS: dict[int, ErrorKind] = {
@@ -91,6 +94,17 @@ def translate(error: Exception, *, table: str | None, doing: str) -> OffloadErro
     return OffloadError(kind, f"{doing}: {text[:800]}", table=table)
 
 
+def _ping(endpoint: Endpoint, table: str | None) -> None:
+    """Raises OFL-201 unless the server answers anything at all, soon; a query may then take its time."""
+    url = f"{'https' if endpoint.secure else 'http'}://{endpoint.name}/ping"
+    try:
+        default_pool_manager().request("GET", url, timeout=CONNECT_TIMEOUT_S, retries=False)
+    except Exception as error:
+        if not type(error).__module__.startswith("urllib3"):
+            raise
+        raise OffloadError(SOURCE_UNREACHABLE, f"connecting to {endpoint.name}: {error}", table=table) from error
+
+
 class Client:
     """A connection to one replica. Not for use by two threads at once."""
 
@@ -99,6 +113,7 @@ class Client:
         self._table = table
         self._settings = dict(settings)
         self._comment = comment
+        _ping(endpoint, table)
         try:
             self._client = clickhouse_connect.get_client(
                 host=endpoint.host,
@@ -108,6 +123,7 @@ class Client:
                 interface="https" if endpoint.secure else "http",
                 compress=False,
                 connect_timeout=CONNECT_TIMEOUT_S,
+                send_receive_timeout=int(str(settings.get("max_execution_time", READ_TIMEOUT_S))) + CONNECT_TIMEOUT_S,
                 autogenerate_session_id=False,
                 query_retries=1,
             )
