@@ -41,12 +41,10 @@ class Context:
 
     def close(self) -> None:
         """Close what was opened; the context opens it again when asked."""
-        ledger = self.__dict__.pop("ledger", None)
-        if ledger is not None:
-            ledger.close()
-        metrics = self.__dict__.pop("metrics", None)
-        if metrics is not None:
-            metrics.close()
+        for name in ("ledger", "catalog", "metrics"):
+            opened = self.__dict__.pop(name, None)
+            if opened is not None:
+                opened.close()
 
     def endpoints(self, spec: TableSpec) -> tuple[Endpoint, ...]:
         """The replicas in the order this table tries them: tables spread over all of them (rule 11)."""
