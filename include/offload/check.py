@@ -171,7 +171,7 @@ def _plan(ctx: Context, spec: TableSpec, request: RunRequest) -> CheckResult:
 
 
 def _look(client: Client, spec: TableSpec, grid: Grid) -> _Look:
-    source = describe(client, spec.source.database, spec.source.table)
+    source = describe(client, spec.source.database, spec.source.table, spec.identity)
     _check_replica(client, spec)
     projection = project(spec, source)
     expiry = expiry_sql(source, spec)

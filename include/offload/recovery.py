@@ -76,7 +76,7 @@ def accept_source(ctx: Context, spec: TableSpec) -> Accepted:
     when deletes are followed.
     """
     with ctx.connect(spec, f"offload accept-source {spec.identity}") as client:
-        identity = describe(client, spec.source.database, spec.source.table).identity
+        identity = describe(client, spec.source.database, spec.source.table, spec.identity).identity
         gone = _fewer(ctx, client, spec)
     ctx.ledger.accept_source(spec.identity, identity, never_replaced=gone, expiry_us=EXPIRED_LONG_AGO)
     return Accepted(spec.identity, identity, len(gone))
@@ -119,7 +119,7 @@ def rebuild(ctx: Context, spec: TableSpec, *, foreign: bool = False) -> Rebuilt:
         ctx.__dict__.pop("pipeline", None)
     grid = Grid(spec.window_us)
     with ctx.connect(spec, f"offload rebuild {spec.identity}") as client:
-        source = describe(client, spec.source.database, spec.source.table)
+        source = describe(client, spec.source.database, spec.source.table, spec.identity)
         projection = project(spec, source)
         expiry = expiry_sql(source, spec)
         found = lake_windows(client, table, spec, projection)

@@ -104,7 +104,7 @@ def verify(ctx: Context, spec: TableSpec, from_us: int | None = None, to_us: int
             min(grid.ceil(to_us), head.watermark_us) if to_us is not None else head.watermark_us,
         )
         span, skipped = _unexpired(ctx, spec, asked, client.now_us())
-        projection = project(spec, describe(client, spec.source.database, spec.source.table))
+        projection = project(spec, describe(client, spec.source.database, spec.source.table, spec.identity))
         source = f"{quote(spec.source.database)}.{quote(spec.source.table)}{' FINAL' if spec.source.final else ''}"
         ours = _windows(client, source, spec.cursor, grid, projection.hash_sql, span)
         numeric = [c for c in projection.columns if c.iceberg_type.startswith(NUMERIC)]

@@ -31,8 +31,11 @@ class Queries(Protocol):
         """The rows of a query with server-side parameters `{name:Type}`."""
 
 
-def describe(client: Queries, database: str, table: str) -> SourceTable:
-    """The table as the client's replica knows it. Raises OFL-203 when it does not exist or stores nothing itself."""
+def describe(client: Queries, database: str, table: str, identity: str | None = None) -> SourceTable:
+    """The table as the client's replica knows it. Raises OFL-203 when it does not exist or stores nothing itself.
+
+    identity: of the spec that names it, for the error; `database.table` when left out.
+    """
     params: dict[str, object] = {"database": database, "table": table}
     rows = client.query(
         "SELECT engine, engine_full, toString(uuid), sorting_key, partition_key, create_table_query FROM system.tables"
@@ -40,13 +43,15 @@ def describe(client: Queries, database: str, table: str) -> SourceTable:
         params,
     )
     if not rows:
-        raise OffloadError(SOURCE_TABLE_MISSING, _missing(client, database, table), table=f"{database}.{table}")
+        raise OffloadError(
+            SOURCE_TABLE_MISSING, _missing(client, database, table), table=identity or f"{database}.{table}"
+        )
     engine, engine_full, uuid, sorting_key, partition_key, ddl = (str(v) for v in rows[0])
     if engine in _NO_DATA or not engine.endswith("MergeTree"):
         raise OffloadError(
             SOURCE_TABLE_MISSING,
             f"{database}.{table} is a {engine}, which keeps no rows with a TTL of its own; offload the table behind it",
-            table=f"{database}.{table}",
+            table=identity or f"{database}.{table}",
         )
     columns = client.query(
         "SELECT name, type, position, default_kind FROM system.columns"

@@ -62,7 +62,7 @@ def check_source(client: Queries, spec: TableSpec) -> SourceCheck:
             errors.append(error if error.table else OffloadError(error.kind, error.cause, table=spec.identity))
             return None
 
-    source = attempt(lambda: describe(client, spec.source.database, spec.source.table))
+    source = attempt(lambda: describe(client, spec.source.database, spec.source.table, spec.identity))
     if source is None:
         return SourceCheck(spec, None, None, (), (), None, tuple(errors), ())
     projected = attempt(lambda: projection.project(spec, source))
