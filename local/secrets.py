@@ -121,6 +121,8 @@ def pyiceberg(values: dict[str, str]) -> str:
         "uri": f"http://{ports.HOST}:{ports.port('ICEBERG')}",
         "warehouse": f"s3://{BUCKET}/",
         "credential": f"{values['s3_access_key']}:{values['s3_secret_key']}",
+        # named, because PyIceberg's guess is deprecated
+        "oauth2-server-uri": f"http://{ports.HOST}:{ports.port('ICEBERG')}/v1/oauth/tokens",
     }
     sql = {
         "type": "sql",

@@ -23,6 +23,7 @@ from local.supervisor import Supervisor
 
 POLL_S = 0.1
 LOG_LINES = 25
+LIVES = 3
 LIVE = frozenset({"RUNNING", "STARTING", "BACKOFF", "STOPPING"})
 
 
@@ -132,7 +133,8 @@ class Stack:
         for service in chosen(names):
             info = states.get(service.name, {})
             state = str(info.get("statename", "STOPPED"))
-            running = state == "RUNNING"
+            # supervisord calls a server STARTING for its first second, though it may answer already
+            running = state in {"RUNNING", "STARTING"}
             first = ports.port(service.ports[0]) if service.ports else None
             found.append(
                 Status(
@@ -163,17 +165,24 @@ class Stack:
                     ) from error
                 self.supervisor.start(service.name)
             waiting = list(wave)
+            lives: dict[str, set[int]] = {service.name: set() for service in wave}
             while waiting:
                 for service in tuple(waiting):
-                    if self._ready(service, began[service.name]):
+                    if self._ready(service, began[service.name], lives[service.name]):
                         service.bootstrap(self.home)
                         waiting.remove(service)
                         report(Progress(service.name, "ready", time.monotonic() - began[service.name]))
                 time.sleep(POLL_S)
 
-    def _ready(self, service: Service, began: float) -> bool:
-        state = str(self.supervisor.states().get(service.name, {}).get("statename", "STOPPED"))
-        if state == "FATAL":
+    def _ready(self, service: Service, began: float, lives: set[int]) -> bool:
+        """Whether it answers. Raises StackError when it dies again and again, or its time is up."""
+        info = self.supervisor.states().get(service.name, {})
+        state = str(info.get("statename", "STOPPED"))
+        if info.get("pid"):
+            lives.add(int(info["pid"]))
+        # supervisord gives up on what dies within a second; slower deaths it would repeat for ever
+        if state == "FATAL" or len(lives) > LIVES:
+            self.supervisor.stop(service.name)
             raise StackError(f"{service.name} does not stay up. {self._last_words(service)}")
         if state in {"RUNNING", "STARTING"} and service.answers(self.home):
             return True

