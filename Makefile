@@ -56,6 +56,10 @@ PYTEST := $(AIRFLOW)/python -m pytest
 test: setup ## Run the tests (ARGS='-k name' passes options on)
 	@$(PYTEST) $(ARGS)
 
+.PHONY: test-all
+test-all: setup ## The same tests, with many more generated examples
+	@HYPOTHESIS_PROFILE=search $(PYTEST) $(ARGS)
+
 .PHONY: lint
 lint: $(DONE)/airflow ## Check style, types, the walls between the rooms, and generated pages
 	@$(AIRFLOW)/ruff check .
