@@ -29,6 +29,7 @@ from include.offload.lake.shipping import SliceTask
 from include.offload.model import Outcome, ShippedFile
 from include.offload.settings import ROOT, Settings, load
 from include.offload.source.client import Client, parse_uri
+from include.offload.source.sql import literal
 from include.offload.spec.load import load_spec
 from include.offload.spec.model import TableSpec
 from include.offload.steps import CheckResult, RunRequest, WatermarkResult, check_extent, ship, update_watermark
@@ -163,7 +164,8 @@ class DomainTable:
         self.sql(
             f"INSERT INTO {{table}} (ts, id, sym, price, size, note, tags) SELECT"
             f" fromUnixTimestamp64Micro(toInt64({self.at(window)} + number * {step}), 'UTC'), {first} + number,"
-            f" '{sym}', toDecimal64(number % 97, 8) / 7, {size} * number, if(number % 3 = 0, NULL, '{note or sym}'),"
+            f" {literal(sym)}, toDecimal64(number % 97, 8) / 7, {size} * number,"
+            f" if(number % 3 = 0, NULL, {literal(note or sym)}),"
             f" arrayMap(i -> toString(i), range(number % 3)) FROM numbers({rows})"
         )
         return self
