@@ -7,6 +7,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -93,16 +94,17 @@ def test_roles_reach_their_own_database_only(stack: Stack) -> None:
 
 @pytest.mark.parametrize("name", ["lake", "lake_sql"])
 def test_both_catalogs_keep_a_table(stack: Stack, name: str) -> None:
-    catalog = load_catalog(name, **_catalog_properties(stack, name))
-    catalog.create_namespace_if_not_exists("probe")
     rows = pa.table({"a": pa.array([1, 2, 3]), "b": ["x", "y", None]})
-    table = catalog.create_table("probe.t", schema=rows.schema)
-    try:
-        table.append(rows)
-        assert catalog.load_table("probe.t").scan().to_arrow().sort_by("a").to_pylist() == rows.to_pylist()
-    finally:
-        catalog.drop_table("probe.t")
-    assert catalog.list_tables("probe") == []
+    # closing: a SQL catalog keeps connections open
+    with closing(load_catalog(name, **_catalog_properties(stack, name))) as catalog:
+        catalog.create_namespace_if_not_exists("probe")
+        table = catalog.create_table("probe.t", schema=rows.schema)
+        try:
+            table.append(rows)
+            assert catalog.load_table("probe.t").scan().to_arrow().sort_by("a").to_pylist() == rows.to_pylist()
+        finally:
+            catalog.drop_table("probe.t")
+        assert catalog.list_tables("probe") == []
 
 
 def test_the_catalog_refuses_a_wrong_credential(stack: Stack) -> None:
