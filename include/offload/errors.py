@@ -34,38 +34,91 @@ SPEC_INVALID = _kind("OFL-101", "table spec is invalid", "bin/offload spec check
 SETTING_MISSING = _kind("OFL-102", "a connection or setting is missing", "bin/offload stack status")
 # 2xx: the source, ClickHouse
 SOURCE_UNREACHABLE = _kind("OFL-201", "ClickHouse does not answer", "bin/offload stack status clickhouse", retry=True)
-SOURCE_REFUSED_LOGIN = _kind("OFL-202", "ClickHouse refuses the login", "check the password of the connection offload_clickhouse")
+SOURCE_REFUSED_LOGIN = _kind(
+    "OFL-202", "ClickHouse refuses the login", "check the password of the connection offload_clickhouse"
+)
 SOURCE_TABLE_MISSING = _kind("OFL-203", "the source table does not exist", "bin/offload spec check --source {table}")
-SOURCE_COLUMN_MISSING = _kind("OFL-204", "a column of the spec does not exist in the source", "bin/offload spec check --source {table}")
-TYPE_NOT_LOSSLESS = _kind("OFL-205", "a column has no lossless mapping", "exclude the column or give it an expr and a type in the spec")
-CURSOR_UNFIT = _kind("OFL-206", "the cursor can not order rows in time", "choose a non-Nullable Date, DateTime or DateTime64 column")
-SOURCE_QUERY_FAILED = _kind("OFL-207", "ClickHouse failed a query", "read the ClickHouse message above, then clear the task", retry=True)
-SOURCE_STREAM_BROKEN = _kind("OFL-208", "a stream from ClickHouse ended early", "nothing was committed; the next try reads it again", retry=True)
-SOURCE_CHANGED_IDENTITY = _kind("OFL-209", "the source table was dropped and made again", "bin/offload accept-source {table}")
-REPLICA_LAGS = _kind("OFL-210", "the pinned replica lags more than settle", "wait, or take the replica out of the connection", retry=True)
-FINAL_UNSAFE = _kind("OFL-211", "`final` can not be read window by window on this table", "put the cursor into the sorting key, or drop `final`")
+SOURCE_COLUMN_MISSING = _kind(
+    "OFL-204", "a column of the spec does not exist in the source", "bin/offload spec check --source {table}"
+)
+TYPE_NOT_LOSSLESS = _kind(
+    "OFL-205", "a column has no lossless mapping", "exclude the column or give it an expr and a type in the spec"
+)
+CURSOR_UNFIT = _kind(
+    "OFL-206", "the cursor can not order rows in time", "choose a non-Nullable Date, DateTime or DateTime64 column"
+)
+SOURCE_QUERY_FAILED = _kind(
+    "OFL-207", "ClickHouse failed a query", "read the ClickHouse message above, then clear the task", retry=True
+)
+SOURCE_STREAM_BROKEN = _kind(
+    "OFL-208", "a stream from ClickHouse ended early", "nothing was committed; the next try reads it again", retry=True
+)
+SOURCE_CHANGED_IDENTITY = _kind(
+    "OFL-209", "the source table was dropped and made again", "bin/offload accept-source {table}"
+)
+REPLICA_LAGS = _kind(
+    "OFL-210", "the pinned replica lags more than settle", "wait, or take the replica out of the connection", retry=True
+)
+FINAL_UNSAFE = _kind(
+    "OFL-211",
+    "`final` can not be read window by window on this table",
+    "put the cursor into the sorting key, or drop `final`",
+)
 # 3xx: the target, Iceberg and its catalog
-CATALOG_UNREACHABLE = _kind("OFL-301", "the Iceberg catalog or its store does not answer", "bin/offload stack status", retry=True)
-TARGET_SCHEMA_DISAGREES = _kind("OFL-302", "the Iceberg table disagrees with the spec", "bin/offload plan {table} shows both; change the spec or the table")
+CATALOG_UNREACHABLE = _kind(
+    "OFL-301", "the Iceberg catalog or its store does not answer", "bin/offload stack status", retry=True
+)
+TARGET_SCHEMA_DISAGREES = _kind(
+    "OFL-302",
+    "the Iceberg table disagrees with the spec",
+    "bin/offload plan {table} shows both; change the spec or the table",
+)
 TARGET_FOREIGN = _kind("OFL-303", "another pipeline owns the Iceberg table", "bin/offload take-over {table}")
-TARGET_WITHOUT_MARKER = _kind("OFL-304", "the Iceberg table holds data but no commit marker", "bin/offload ledger rebuild {table}")
-TARGET_ROLLED_BACK = _kind("OFL-305", "the Iceberg table was rolled back or replaced", "bin/offload ledger rebuild {table}")
-TARGET_CHANGED = _kind("OFL-306", "the Iceberg table changed between plan and commit", "clear check_extent to plan again")
-STORE_REFUSED = _kind("OFL-307", "the object store refused a file", "check bucket, key and free space, then clear offload", retry=True)
-TARGET_HAS_DELETES = _kind("OFL-308", "a file to rewrite carries row-level deletes", "compact the Iceberg table, then clear check_extent")
-TARGET_MISSING = _kind("OFL-309", "the Iceberg table that the ledger knows is gone", "bin/offload ledger rebuild {table}")
+TARGET_WITHOUT_MARKER = _kind(
+    "OFL-304", "the Iceberg table holds data but no commit marker", "bin/offload ledger rebuild {table}"
+)
+TARGET_ROLLED_BACK = _kind(
+    "OFL-305", "the Iceberg table was rolled back or replaced", "bin/offload ledger rebuild {table}"
+)
+TARGET_CHANGED = _kind(
+    "OFL-306", "the Iceberg table changed between plan and commit", "clear check_extent to plan again"
+)
+STORE_REFUSED = _kind(
+    "OFL-307", "the object store refused a file", "check bucket, key and free space, then clear offload", retry=True
+)
+TARGET_HAS_DELETES = _kind(
+    "OFL-308", "a file to rewrite carries row-level deletes", "compact the Iceberg table, then clear check_extent"
+)
+TARGET_MISSING = _kind(
+    "OFL-309", "the Iceberg table that the ledger knows is gone", "bin/offload ledger rebuild {table}"
+)
 # 4xx: the protocol
 PLAN_UNKNOWN = _kind("OFL-401", "the ledger does not know this plan", "clear check_extent to plan again")
-PLAN_SUPERSEDED = _kind("OFL-402", "another plan passed this one", "nothing to mend: the next run picks it up; or clear check_extent")
-AUDIT_FAILED = _kind("OFL-403", "the files do not hold what was read", "nothing was committed; clear offload", retry=True)
-COMMIT_UNKNOWN = _kind("OFL-404", "the answer of the commit was lost and the table could not be read", "clear offload: it looks before it writes", retry=True)
+PLAN_SUPERSEDED = _kind(
+    "OFL-402", "another plan passed this one", "nothing to mend: the next run picks it up; or clear check_extent"
+)
+AUDIT_FAILED = _kind(
+    "OFL-403", "the files do not hold what was read", "nothing was committed; clear offload", retry=True
+)
+COMMIT_UNKNOWN = _kind(
+    "OFL-404",
+    "the answer of the commit was lost and the table could not be read",
+    "clear offload: it looks before it writes",
+    retry=True,
+)
 LEDGER_DISAGREES = _kind("OFL-405", "ledger and Iceberg disagree", "bin/offload ledger rebuild {table}")
-WINDOW_CHANGED = _kind("OFL-406", "cursor or window width changed under a table that holds data", "put the old value back into the spec")
-RANGE_REFUSED = _kind("OFL-407", "this range can not be offloaded", "bin/offload plan {table} shows the windows that can")
+WINDOW_CHANGED = _kind(
+    "OFL-406", "cursor or window width changed under a table that holds data", "put the old value back into the spec"
+)
+RANGE_REFUSED = _kind(
+    "OFL-407", "this range can not be offloaded", "bin/offload plan {table} shows the windows that can"
+)
 WATERMARK_MOVED = _kind("OFL-408", "the watermark moved while it was updated", "clear update_watermark", retry=True)
 VERIFY_FAILED = _kind("OFL-409", "ClickHouse and Iceberg differ", "bin/offload verify {table} --json names the windows")
 # 5xx: the ledger and the machine
-LEDGER_UNREACHABLE = _kind("OFL-501", "the ledger's PostgreSQL does not answer", "bin/offload stack status postgres", retry=True)
+LEDGER_UNREACHABLE = _kind(
+    "OFL-501", "the ledger's PostgreSQL does not answer", "bin/offload stack status postgres", retry=True
+)
 LEDGER_OUTDATED = _kind("OFL-502", "the ledger's schema is older than this code", "bin/offload ledger upgrade")
 DISK_FULL = _kind("OFL-503", "no space left", "free space, then clear offload", retry=True)
 JOB_FAILED = _kind("OFL-504", "the Spark job failed", "read the job's last lines above, then clear offload", retry=True)
