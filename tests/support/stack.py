@@ -52,8 +52,6 @@ def _kept() -> Path | None:
 @contextmanager
 def stack(names: list[str]) -> Iterator[Servers]:
     """Start these servers with this process's settings pointing at them."""
-    from local import ports
-
     home = _kept() or Path(tempfile.mkdtemp(prefix="offload-it-"))
     servers = Servers(home, home / "tables", home / "crashes")
     with pytest.MonkeyPatch.context() as env:
@@ -65,9 +63,6 @@ def stack(names: list[str]) -> Iterator[Servers]:
         env.setenv("OFFLOAD_TABLES", str(servers.tables))
         env.setenv("OFFLOAD_CRASH_DIR", str(servers.crashes))
         env.setenv("PYICEBERG_HOME", str(home / "secrets"))
-        # named in full: PyIceberg warns about guessing it, and warnings are errors here
-        token_url = f"http://{ports.HOST}:{ports.port('ICEBERG')}/v1/oauth/tokens"
-        env.setenv("PYICEBERG_CATALOG__LAKE__OAUTH2_SERVER_URI", token_url)
         servers.crashes.mkdir(parents=True, exist_ok=True)
         if not servers.tables.exists():
             shutil.copytree(ROOT / "dags" / "tables", servers.tables)

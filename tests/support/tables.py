@@ -119,9 +119,8 @@ class Table:
         return self
 
     def close(self) -> None:
-        """Give the ledger's connection back."""
-        self.ctx.ledger._engine.dispose()
-        self.ctx.metrics.close()
+        """Give all connections back."""
+        self.ctx.close()
 
     def verified(self) -> VerifyReport:
         """Both readers; raises AssertionError with the differences."""
