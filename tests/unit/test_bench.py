@@ -92,9 +92,10 @@ def test_results_survive_their_file(tmp_path: Path) -> None:
     assert report.read(path) == results()
 
 
-@pytest.mark.skipif(not report.RESULTS.exists(), reason="no bench was recorded in this checkout")
 def test_the_page_is_the_one_that_the_recorded_figures_give() -> None:
-    assert report.page(report.read()) == report.PAGE.read_text()
+    # without recorded figures there is no page to believe
+    recorded = report.page(report.read()) if report.RESULTS.exists() else None
+    assert (report.PAGE.read_text() if report.PAGE.exists() else None) == recorded
 
 
 def measured(program: str, timeout_s: float = 30.0) -> object:
