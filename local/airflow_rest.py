@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 
 TIMEOUT_S = 30
+GET_TRIES = 3
 ENDED = frozenset({"success", "failed"})
 
 
@@ -54,10 +55,16 @@ class AirflowRest:
         return answer.json() if answer.content else None
 
     def _send(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
-        try:
-            return self._client.request(method, path, **kwargs)
-        except httpx.HTTPError as error:
-            raise AirflowRestError(f"{method} {self.url}{path}: {error or type(error).__name__}") from error
+        tries = GET_TRIES if method == "GET" else 1
+        for left in reversed(range(tries)):
+            try:
+                return self._client.request(method, path, **kwargs)
+            except httpx.HTTPError as error:
+                # a busy machine: a question may be asked again, an order may not
+                if isinstance(error, httpx.TimeoutException) and left:
+                    continue
+                raise AirflowRestError(f"{method} {self.url}{path}: {error or type(error).__name__}") from error
+        raise AssertionError("unreachable: the last try returns or raises")
 
     def dags(self) -> dict[str, bool]:
         """The ids of all DAGs, and whether each is paused."""
