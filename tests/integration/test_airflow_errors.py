@@ -10,6 +10,7 @@ import pytest
 from local import ports
 from tests.support.airflow_bag import TEN
 from tests.support.airflow_driver import TASKS, Driver, poll
+from tests.support.fixtures import SESSION
 from tests.support.tables import MakeTable, Table
 
 pytestmark = pytest.mark.timeout(1500)
@@ -34,7 +35,9 @@ def connection(airflow: Driver) -> Iterator[Any]:
     """Makes Airflow connections that vanish with the test."""
     made: list[str] = []
 
-    def make(conn_id: str, **fields: Any) -> str:
+    def make(name: str, **fields: Any) -> str:
+        # a kept stack may hold the connections of a session that was killed
+        conn_id = f"{name}_{SESSION}"
         airflow.connect(conn_id, **fields)
         made.append(conn_id)
         return conn_id

@@ -108,7 +108,8 @@ def test_a_range_by_hand(airflow: Driver, make_table: MakeTable) -> None:
     airflow.discover(table.dag_id)
     airflow.green(airflow.ask(table.dag_id))
     before = table.lake()
-    start = table.origin_us() + 20 * 60_000_000
+    assert table.first_us is not None
+    start = table.first_us + 20 * 60_000_000
     asked = {
         "from": (from_us(start) + timedelta(seconds=90)).isoformat(),
         "to": (from_us(start) + timedelta(minutes=14)).isoformat(),

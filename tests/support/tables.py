@@ -56,11 +56,12 @@ tags: [test]
 
 @dataclass
 class Table:
-    """One table under test. `identity`: `it.<name>`; `expected`: rows that were inserted."""
+    """One table under test. `expected`: rows that were inserted; `first_us`: the first one's cursor, µs UTC."""
 
     servers: Servers
     name: str
     expected: int = 0
+    first_us: int | None = None
     ctx: Context = field(init=False)
 
     def __post_init__(self) -> None:
@@ -103,6 +104,7 @@ class Table:
     def insert(self, rows: int, *, hours_ago: float = 6, step_s: float = STEP_S) -> Table:
         """`rows` rows from `hours_ago` on, one every `step_s` seconds, sequence numbers going on."""
         start = int(time.time() - hours_ago * 3600) // 300 * 300
+        self.first_us = min(self.first_us or start * 1_000_000, start * 1_000_000)
         self.command(
             ROWS.replace("{start}", str(start))
             .replace("{step_ms}", str(round(step_s * 1000)))
@@ -140,13 +142,6 @@ class Table:
         assert head is not None
         assert head.watermark_us is not None
         return head.watermark_us
-
-    def origin_us(self) -> int:
-        """Where the table's accounting begins; µs UTC."""
-        head = self.ctx.ledger.head(self.identity)
-        assert head is not None
-        assert head.origin_us is not None
-        return head.origin_us
 
     def settled_us(self) -> int:
         """The settled time now; µs UTC, this machine's clock."""
