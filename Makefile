@@ -13,7 +13,9 @@ SPARK := .venv/spark/bin
 UV := .venv/boot/bin/uv
 DONE := .venv/.done
 # uv reads neither pip's settings nor pip's environment
-export UV_DEFAULT_INDEX ?= $(or $(PIP_INDEX_URL),https://pypi.org/simple)
+ifdef PIP_INDEX_URL
+export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
+endif
 export UV_PYTHON_DOWNLOADS := never
 export UV_HTTP_TIMEOUT ?= 180
 ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
