@@ -106,6 +106,12 @@ class AirflowRest:
         listed = self._call("GET", f"/dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances")["task_instances"]
         return {t["task_id"]: (str(t["state"] or "none"), int(t["try_number"])) for t in listed}
 
+    def busy(self) -> set[str]:
+        """The DAGs of which a task runs or is about to; a run of a paused DAG may be `running` without one."""
+        params = {"state": ["running", "queued"], "limit": 1000}
+        listed = self._call("GET", "/dags/~/dagRuns/~/taskInstances", params=params)["task_instances"]
+        return {str(t["dag_id"]) for t in listed}
+
     def clear(self, run: DagRun, task_ids: list[str] | None = None) -> None:
         """Clears tasks of a run and what follows them, all when none is named: Airflow runs them again."""
         body: dict[str, Any] = {"dag_run_id": run.run_id, "dry_run": False, "only_failed": False}

@@ -81,7 +81,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _stop)
     steps = StepList()
     try:
-        with _started(steps, fresh=options.fresh, trickle=not options.once) as demo:
+        with _started(steps, fresh=options.fresh, trickle=options.what == "live" and not options.once) as demo:
             if options.what == "crash":
                 demo_crash.crash_demo(demo.ctx, demo.specs, demo.airflow, demo.crash_dir, steps)
             elif options.once:

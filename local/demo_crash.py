@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from include.offload.context import Context
 from include.offload.source.sql import instant_sql, quote
 from include.offload.spec.model import TableSpec
 from include.offload.windows import Grid
+from local import k2
 from local.airflow_rest import AirflowRest, DagRun
 from local.demo_once import DemoError, Goal, verify_all
 from local.steplist import StepList
@@ -56,7 +58,7 @@ def crash_demo(
         for dag_id in (s.dag_id for s in specs):
             airflow.pause(dag_id, dag_id not in {c.spec.dag_id for c in crashes})
         crash_dir.mkdir(parents=True, exist_ok=True)
-        _wait_idle(airflow, [s.dag_id for s in specs])
+        _wait_idle(airflow, {c.spec.dag_id for c in crashes})
     try:
         for crash in crashes:
             with steps.step(f"{crash.spec.identity}: {number(LATE_ROWS)} late rows into ClickHouse") as step:
@@ -87,9 +89,10 @@ def crash_demo(
     )
 
 
-def _wait_idle(airflow: AirflowRest, dag_ids: Sequence[str]) -> None:
+def _wait_idle(airflow: AirflowRest, mine: set[str]) -> None:
+    """Waits until no task runs, and the DAGs of this demo have ended what was left of earlier runs."""
     end = time.monotonic() + RECOVER_LIMIT_S
-    while busy := [d for d, state in airflow.states().items() if d in dag_ids and state == "running"]:
+    while busy := airflow.busy() | {d for d, s in airflow.states().items() if d in mine and s in {"running", "queued"}}:
         if time.monotonic() > end:
             raise DemoError(f"these DAGs do not come to rest: {', '.join(sorted(busy))}")
         time.sleep(POLL_S)
@@ -104,7 +107,9 @@ def _add_late_rows(ctx: Context, spec: TableSpec) -> int:
         hours = f"{cursor} >= {instant_sql(settled - HOURS_BACK_US)} AND {cursor} < {instant_sql(settled)}"
         # numbers of this very moment, far above the trades' own: a second demo-crash makes no row twice
         fresh = COPIED_FROM + time.time_ns() // 1_000_000 * 100_000
-        client.command(
+    # the offload's own user may only read
+    with closing(k2.client()) as writer:
+        writer.command(
             f"INSERT INTO {name} SELECT * REPLACE ({sequence} % 100000 + {fresh} AS {sequence}) FROM {name}"
             f" WHERE {hours} AND {sequence} < {COPIED_FROM} ORDER BY {cursor} LIMIT {LATE_ROWS}"
         )

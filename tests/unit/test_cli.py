@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def offload(tmp_path: Path):  # type: ignore[no-untyped-def]
     """Runs `bin/offload` with an empty home, in a directory that is not the checkout."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith("OFFLOAD_")}
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("OFFLOAD_", "PYICEBERG_"))}
     env |= {"OFFLOAD_HOME": str(tmp_path / "home"), "COLUMNS": "200"}
 
     def call(*args: str, **extra: str) -> subprocess.CompletedProcess[str]:

@@ -32,7 +32,7 @@ class TableStatus:
 
     table: str
     state: str
-    """`new`, `ok`, `late` (more than 30 min behind) or `failed` (the last run failed)."""
+    """`new`, `ok`, `late` (more than 30 min behind), `failed` (the last run failed), `unknown` (the ledger is away)."""
     clickhouse_rows: int | None = None
     iceberg_rows: int | None = None
     unshipped_rows: int | None = None
@@ -61,12 +61,12 @@ def overview(ctx: Context, specs: Sequence[TableSpec]) -> Overview:
     """The status of these tables. A witness that is away leaves gaps and a problem; all three away raise OFL-…."""
     away: list[OffloadError] = []
     problems: list[str] = []
-    ledger: dict[str, Mapping[str, Any]] = {}
+    found = {s.identity: TableStatus(s.identity, "unknown") for s in specs}
     try:
         ledger = {str(r["table_name"]): r for r in ctx.ledger.watermark_rows()}
+        found = {s.identity: _from_ledger(s.identity, ledger.get(s.identity)) for s in specs}
     except OffloadError as error:
         away.append(error)
-    found = {s.identity: _from_ledger(s.identity, ledger.get(s.identity)) for s in specs}
     now_us: int | None = None
     with ThreadPoolExecutor(CATALOG_THREADS) as pool:
         lake: dict[str, Future[tuple[int, int | None]]] = {}
