@@ -110,9 +110,13 @@ def _add_late_rows(ctx: Context, spec: TableSpec) -> int:
     # the offload's own user may only read
     with closing(k2.client()) as writer:
         writer.command(
-            f"INSERT INTO {name} SELECT * REPLACE ({sequence} % 100000 + {fresh} AS {sequence}) FROM {name}"
-            f" WHERE {hours} AND {sequence} < {COPIED_FROM} ORDER BY {cursor} LIMIT {LATE_ROWS}"
+            # a subquery: ClickHouse would take the replaced number for the one in WHERE
+            f"INSERT INTO {name} SELECT * REPLACE ({sequence} % 100000 + {fresh} AS {sequence}) FROM"
+            f" (SELECT * FROM {name} WHERE {hours} AND {sequence} < {COPIED_FROM} ORDER BY {cursor} LIMIT {LATE_ROWS})"
         )
+        ((added,),) = writer.query(f"SELECT count() FROM {name} WHERE {sequence} >= {fresh}").result_rows
+    if added != LATE_ROWS:
+        raise DemoError(f"{added} late rows came into {spec.identity} instead of {LATE_ROWS}")
     return settled
 
 
