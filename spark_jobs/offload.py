@@ -9,29 +9,28 @@ import argparse
 import json
 import logging
 import sys
-import tempfile
 import threading
 import time
 import traceback
 import uuid
-import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from pyspark import Accumulator, SparkConf, SparkContext  # noqa: E402
-
 from include.offload.crashpoint import reached  # noqa: E402
 from include.offload.errors import JOB_FAILED, OffloadError  # noqa: E402
-from include.offload.job import RunTasks  # noqa: E402
-from include.offload.lake.shipping import SliceTask  # noqa: E402
-from include.offload.lake.shipping import ship as ship_slice  # noqa: E402
-from include.offload.model import Outcome, ShippedFile  # noqa: E402
-from include.offload.settings import load  # noqa: E402
-from include.offload.steps import open_context, ship  # noqa: E402
+from spark_jobs.starting import SparkStart  # noqa: E402
+
+if TYPE_CHECKING:
+    from pyspark import Accumulator, SparkContext
+
+    from include.offload.job import RunTasks
+    from include.offload.lake.shipping import SliceTask
+    from include.offload.model import Outcome, ShippedFile
 
 PROGRESS_EVERY_S = 2.0
 
@@ -40,15 +39,6 @@ def say(word: str, document: object) -> None:
     """One line of the contract."""
     sys.stdout.write(f"OFFLOAD_{word} {json.dumps(document, default=str)}\n")
     sys.stdout.flush()
-
-
-def bundle_code(directory: Path) -> Path:
-    """The domain as a zip file, for executors that do not share this disk."""
-    target = directory / "offload_code.zip"
-    with zipfile.ZipFile(target, "w") as archive:
-        for path in sorted((ROOT / "include").rglob("*.py")):
-            archive.write(path, path.relative_to(ROOT))
-    return target
 
 
 class Progress:
@@ -96,12 +86,14 @@ class Progress:
         )
 
 
-def run_on(spark: SparkContext) -> RunTasks:
+def run_on(starting: SparkStart) -> RunTasks:
     """A function that runs every slice as one Spark task and returns the files."""
+    from include.offload.lake.shipping import ship as ship_slice
 
     def run(tasks: Sequence[SliceTask]) -> Iterable[ShippedFile]:
         if not tasks:
             return
+        spark = starting.context()
         with Progress(spark, tasks) as progress:
             done, rows, size = progress.done, progress.rows, progress.bytes
 
@@ -116,7 +108,7 @@ def run_on(spark: SparkContext) -> RunTasks:
                 return file
 
             results = spark.parallelize(list(tasks), len(tasks)).map(one).collect()
-        yield from (r for r in results if isinstance(r, ShippedFile))
+        yield from (r for r in results if not isinstance(r, OffloadError))
         for failure in (r for r in results if isinstance(r, OffloadError)):
             raise failure
 
@@ -139,14 +131,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
     reached("spark-started")
     try:
-        with tempfile.TemporaryDirectory(prefix="offload-") as scratch:
-            spark = SparkContext.getOrCreate(SparkConf().setIfMissing("spark.app.name", f"offload {plan_id}"))
-            try:
-                spark.setLogLevel("WARN")
-                spark.addPyFile(str(bundle_code(Path(scratch))))
-                outcome = ship(open_context(load()), plan_id, run_on(spark))
-            finally:
-                spark.stop()
+        with SparkStart(f"offload {plan_id}") as starting:
+            # slow to import; Spark starts meanwhile
+            from include.offload.settings import load
+            from include.offload.steps import open_context, ship
+
+            outcome = ship(open_context(load()), plan_id, run_on(starting), starting.ready)
     except OffloadError as error:
         say("ERROR", {"id": error.id, "message": str(error), "table": error.table, "retry": error.kind.retry})
         return 1

@@ -39,10 +39,11 @@ COMMIT_MARGIN_US = 60 * 1_000_000
 RunTasks = Callable[[Sequence[SliceTask]], Iterable[ShippedFile]]
 
 
-def ship(ctx: Context, plan_id: uuid.UUID, run_tasks: RunTasks) -> Outcome:
+def ship(ctx: Context, plan_id: uuid.UUID, run_tasks: RunTasks, ready: Callable[[], object] = lambda: None) -> Outcome:
     """Ship a frozen plan and commit it, or find that it already landed.
 
-    run_tasks: runs `shipping.ship` on every task, wherever, and yields the files as they are done. Raises OFL-402 when
+    run_tasks: runs `shipping.ship` on every task, wherever, and yields the files as they are done. ready: waits until
+    it can; the outcome's seconds count from then. Raises OFL-402 when
     another plan passed this one, and OFL-2xx, 3xx, 4xx otherwise; then nothing was committed, but for OFL-404.
     """
     started = time.monotonic()
@@ -66,6 +67,8 @@ def ship(ctx: Context, plan_id: uuid.UUID, run_tasks: RunTasks) -> Outcome:
     if marker is not None and marker.plan == plan_id:
         return _already(ctx, plan, marker.attempt, started)
     attempt = uuid.uuid4()
+    ready()
+    started = time.monotonic()
     files, pending = _read(ctx, spec, plan, table, attempt, run_tasks)
     outcome = _outcome(plan, files, pending, time.monotonic() - started)
     reached("audited")

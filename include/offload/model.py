@@ -265,3 +265,4 @@ class Outcome:
     """Windows that changed while they were read: left for the next run."""
     watermark: int | None
     seconds: float
+    """Of the copy: from the first read until the commit was answered; Spark's start is not part of it."""

@@ -1,0 +1,73 @@
+"""Spark starts in a thread while the driver imports, opens the ledger and loads the table: neither waits for the other.
+
+A first job without work makes Spark fork its Python workers, so that they are there when the slices come.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pyspark import SparkConf, SparkContext
+
+ROOT = Path(__file__).resolve().parents[1]
+DAEMON = "spark_jobs.worker_daemon"
+
+
+class SparkStart:
+    """A SparkContext on its way. Leaving the block stops it."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._thread = ThreadPoolExecutor(max_workers=2, thread_name_prefix="spark-start")
+        self._scratch = tempfile.TemporaryDirectory(prefix="offload-")
+        self._context = self._thread.submit(self._start)
+        self._workers = self._thread.submit(self._fork_workers)
+
+    def context(self) -> SparkContext:
+        """The context, as soon as it is there. Raises what Spark raised when it could not start."""
+        return self._context.result()
+
+    def _start(self) -> SparkContext:
+        conf = SparkConf().setIfMissing("spark.app.name", self._name)
+        local = (conf.get("spark.master") or "local").startswith("local")
+        if local:
+            conf.setIfMissing("spark.python.daemon.module", DAEMON)
+        spark = SparkContext(conf=conf, environment={"PYTHONPATH": str(ROOT)} if local else None)
+        spark.setLogLevel("WARN")
+        if not local:
+            # executors elsewhere do not share this disk
+            spark.addPyFile(str(bundle_code(Path(self._scratch.name))))
+        return spark
+
+    def _fork_workers(self) -> None:
+        spark = self.context()
+        cores = spark.defaultParallelism
+        spark.parallelize(range(cores), cores).foreach(lambda _: None)
+
+    def ready(self) -> None:
+        """Wait until Spark runs and has forked its first Python workers. Raises what stopped it."""
+        self._workers.result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        # one that could not start has said so to whoever waited for it
+        if self._context.exception() is None:
+            self.context().stop()
+        self._thread.shutdown()
+        self._scratch.cleanup()
+
+
+def bundle_code(directory: Path) -> Path:
+    """The domain as a zip file."""
+    target = directory / "offload_code.zip"
+    with zipfile.ZipFile(target, "w") as archive:
+        for path in sorted((ROOT / "include").rglob("*.py")):
+            archive.write(path, path.relative_to(ROOT))
+    return target
