@@ -1,6 +1,6 @@
 """Planning: which windows to append, which to replace, which to leave alone, and why. Pure.
 
-The rules are PROTOCOL.md's 6 to 10, 18 and 19.
+The rules are docs/exactly-once.md's 6 to 10, 18 and 19.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Windows: fixed slices of cursor time, the unit of accounting (PROTOCOL.md, rule 6).
+"""Windows: fixed slices of cursor time, the unit of accounting (docs/exactly-once.md, rule 6).
 
 All arithmetic is on integers: microseconds since the Unix epoch, UTC. No local time, no floats.
 """

@@ -1,4 +1,4 @@
-"""PROTOCOL.md on real servers: chains, zombies, repeats, foreign commits, roll-backs, other pipelines, lost answers."""
+"""docs/exactly-once.md on real servers: chains, zombies, repeats, foreign commits, roll-backs, lost answers."""
 
 from __future__ import annotations
 

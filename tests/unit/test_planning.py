@@ -1,4 +1,4 @@
-"""Which windows are appended, replaced and left alone: PROTOCOL.md's rules 6 to 10, 18 and 19, by name."""
+"""Which windows are appended, replaced and left alone: rules 6 to 10, 18 and 19, by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Windows against a brute-force model: sets of single microseconds (PROTOCOL.md, rules 6 and 7)."""
+"""Windows against a brute-force model: sets of single microseconds (rules 6 and 7)."""
 
 from __future__ import annotations
 

@@ -28,16 +28,21 @@ def errors(
     def render() -> object:
         table = grid("id", "what happened", "retry", "next")
         for kind in REGISTRY.values():
-            table.add_row(kind.id, escape(kind.title), "yes" if kind.retry else "", escape(kind.next_step))
+            table.add_row(kind.id, escape(kind.title), "yes" if kind.retry else "", escape(example(kind)))
         return table
 
     show(list(REGISTRY.values()), render)
 
 
+def example(kind: ErrorKind) -> str:
+    """The next step, for no table in particular."""
+    return kind.next_step.replace("{table}", "DB.TABLE")
+
+
 def _one(kind: ErrorKind) -> None:
     out.print(f"[bold]{kind.id}[/]  {escape(kind.title)}")
     out.print(f"retry  {'the same task may succeed when run again' if kind.retry else 'running again changes nothing'}")
-    out.print(f"next   {escape(kind.next_step)}")
+    out.print(f"next   {escape(example(kind))}")
 
 
 def metrics(

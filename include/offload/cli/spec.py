@@ -13,6 +13,9 @@ from include.offload.errors import SPEC_INVALID, OffloadError
 from include.offload.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from include.offload.spec.check import SourceCheck
     from include.offload.spec.model import TableSpec
 
 app = typer.Typer(help="Table specs: one YAML file, one table, one DAG.", no_args_is_help=True)
@@ -30,15 +33,15 @@ def check(
     settings = load()
     result = load_specs(settings.tables, settings.env)
     specs = [s for s in result.specs if table in (None, s.identity)]
-    refused: list[OffloadError] = []
-    if source:
-        refused = [e for s in specs if (e := _against_source(settings, s)) is not None]
+    seen = _against_source(settings, specs) if source else []
+    refused = [e for check in seen for e in check.errors]
     if table is not None and not specs and not result.errors:
         raise OffloadError(SPEC_INVALID, f"there is no spec for it in {settings.tables}", table=table)
     document = {
         "tables": [s.identity for s in specs],
         "errors": [_as_dict(e) for e in result.errors],
         "source_errors": [{"table": e.table, "id": e.id, "cause": e.cause, "next": e.next_step} for e in refused],
+        "warnings": [{"table": c.spec.identity, "text": w} for c in seen for w in c.warnings],
     }
 
     def render() -> None:
@@ -46,7 +49,10 @@ def check(
             err.print(escape(str(error)), soft_wrap=True)
         for refusal in refused:
             err.print(escape(str(refusal)), soft_wrap=True)
-        good = len(specs) - len(refused)
+        for check in seen:
+            for warning in check.warnings:
+                err.print(f"[yellow]{escape(check.spec.identity)}[/]  {escape(warning)}", soft_wrap=True)
+        good = len(specs) - sum(bool(check.errors) for check in seen)
         files = len(specs) + len({e.path for e in result.errors})
         out.print(f"{good} of {files} specs are good in {settings.tables}", soft_wrap=True)
 
@@ -63,21 +69,11 @@ def _as_dict(error: object) -> dict[str, object]:
     return {"message": str(error)}
 
 
-def _against_source(settings: Settings, spec: TableSpec) -> OffloadError | None:
-    from include.offload.source.describe import describe
-    from include.offload.source.projection import partition_columns, project, sort_sql
-    from include.offload.source.ttl import expiry_sql
+def _against_source(settings: Settings, specs: Sequence[TableSpec]) -> list[SourceCheck]:
+    from include.offload.spec.check import check_source
 
-    try:
-        with any_replica(settings, "offload spec check") as client:
-            described = describe(client, spec.source.database, spec.source.table)
-            projection = project(spec, described)
-            partition_columns(spec, projection)
-            sort_sql(spec, projection)
-            expiry_sql(described, spec)
-    except OffloadError as error:
-        return error if error.table else OffloadError(error.kind, error.cause, table=spec.identity)
-    return None
+    with any_replica(settings, "offload spec check") as client:
+        return [check_source(client, spec) for spec in specs]
 
 
 @app.command()
@@ -88,7 +84,7 @@ def new(
 ) -> None:
     """Draft the YAML of a table from what ClickHouse says of it: cursor, partition and TTL guessed and explained."""
     from include.offload.source.describe import describe
-    from include.offload.spec.draft import draft, gather
+    from include.offload.spec.draft import draft, gather, identity_of
 
     database, dot, table = name.partition(".")
     if not (database and dot and table):
@@ -97,14 +93,16 @@ def new(
     with any_replica(settings, "offload spec new") as client:
         described = describe(client, database, table)
         text = draft(described, gather(client, described))
-    path = settings.tables / database / f"{table}.yaml"
+    identity = identity_of(described)
+    folder, _, file = identity.partition(".")
+    path = settings.tables / folder / f"{file}.yaml"
     if write:
         if path.exists():
             raise OffloadError(SPEC_INVALID, f"{path} is there already; remove it first or edit it", table=name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    document = {"table": name, "path": str(path), "written": write, "yaml": text}
+    document = {"table": identity, "path": str(path), "written": write, "yaml": text}
     if write and not flags.json:
-        note(f"wrote {path}. Next: offload spec check --source {name}, then unpause offload__{database}__{table}")
+        note(f"wrote {path}. Next: offload spec check --source {identity}, then unpause offload__{folder}__{file}")
         return
     show(document, lambda: out.print(text, end="", markup=False, soft_wrap=True))
