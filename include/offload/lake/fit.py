@@ -20,6 +20,8 @@ from include.offload.spec.fields import yaml_text
 NO_UTF8 = "text that is no UTF-8"
 TOO_LONG = "a decimal with more digits than its type has"
 TWICE = "a map in which a key stands twice"
+COMPARED_KEYS = 32
+"""Maps of up to so many keys are compared pair by pair, in vectors: several times as fast as one hash table."""
 
 
 class UnfitValueError(ValueError):
@@ -59,20 +61,29 @@ def _repeats_key(values: pa.Array) -> bool:
     keys, items = (part.slice(first, end - first) for part in (values.keys, values.items))
     # most maps have no more than one key: then there is nothing to compare
     longest = pc.max(pc.subtract(values.offsets[1:], values.offsets[:-1])).as_py()
-    if longest > 1 and _twice(keys, pc.subtract(values.offsets, values.offsets[0])):
+    if longest > 1 and _twice(keys, pc.subtract(values.offsets, values.offsets[0]), longest):
         return True
     return _repeats_key(items)
 
 
-def _twice(keys: pa.Array, offsets: pa.Array) -> bool:
+def _twice(keys: pa.Array, offsets: pa.Array, longest: int) -> bool:
     plain = keys.storage if isinstance(keys, pa.ExtensionArray) else keys
     if pa.types.is_floating(plain.type):
         # readers take -0.0 for 0.0
         plain = pc.add(plain, pa.scalar(0.0, plain.type))
-    codes = plain.dictionary_encode()
-    rows = pc.list_parent_indices(pa.ListArray.from_arrays(offsets, codes.indices))
-    pairs = pc.add(pc.multiply(rows.cast(pa.int64()), len(codes.dictionary)), codes.indices.cast(pa.int64()))
+    encoded = plain.dictionary_encode()
+    codes = encoded.indices
+    rows = pc.list_parent_indices(pa.ListArray.from_arrays(offsets, codes))
+    if longest <= COMPARED_KEYS:
+        steps = range(1, longest)
+        return any(pc.any(pc.and_(_equal(codes, n), _equal(rows, n))).as_py() for n in steps)
+    pairs = pc.add(pc.multiply(rows.cast(pa.int64()), len(encoded.dictionary)), codes.cast(pa.int64()))
     return len(pairs.unique()) < len(pairs)
+
+
+def _equal(values: pa.Array, step: int) -> pa.BooleanArray:
+    """Whether each value is the one `step` places before it."""
+    return pc.equal(values[step:], values[:-step])
 
 
 def advice(error: UnfitValueError, clickhouse_type: str, iceberg_type: str) -> str:
