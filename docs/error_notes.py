@@ -26,7 +26,10 @@ NOTES: dict[str, str] = {
         table.""",
     "OFL-205": """
         The type has no Iceberg type that holds every value exactly, so nothing is shipped rather than something
-        rounded. Choose what to lose yourself: `exclude` the column, or give it an `expr` and a `type`.""",
+        rounded. Choose what to lose yourself: `exclude` the column, or give it an `expr` and a `type`. The same id
+        stops a single value that its column's type does not promise: text that is no UTF-8, a decimal with too many
+        digits, a map with a key twice, a number too large for an override. [types.md](types.md) has an override for
+        each.""",
     "OFL-206": """
         The cursor decides which window a row belongs to. A Nullable cursor would leave rows in no window, a type that
         is no time has no windows.""",

@@ -1,6 +1,7 @@
 """Write the generated pages: `python docs/generate.py`. With `--check` nothing is written; exit 1 when one is stale.
 
-Two registries in the code are the sources: `include/offload/errors.py` and `include/offload/metrics.py`. The page of
+The sources are the registries `include/offload/errors.py` and `include/offload/metrics.py`, and the tested cases of
+`docs/type_cases.py`. The page of
 the table specs has its own generator, `python -m include.offload.spec.schema`.
 """
 
@@ -15,6 +16,7 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from docs.error_notes import NOTES  # noqa: E402
+from docs.type_cases import types_page  # noqa: E402
 from include.offload import errors, metrics  # noqa: E402
 
 HEADER = "<!-- Made by `python docs/generate.py`; do not edit. -->"
@@ -85,7 +87,11 @@ def metrics_page() -> str:
     )
 
 
-PAGES = {"docs/errors.md": errors_page, "docs/metrics.md": metrics_page}
+PAGES = {
+    "docs/errors.md": errors_page,
+    "docs/metrics.md": metrics_page,
+    "docs/types.md": lambda: types_page(HEADER),
+}
 
 
 def main() -> int:

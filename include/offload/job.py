@@ -164,6 +164,7 @@ def _task(
         comment=f"offload ship {plan.table} plan {plan.plan_id} slice {slice_.number}",
         limits=limits(spec),
         table_properties=dict(table.properties),
+        source_types={c.name: c.source_type for c in plan.projection.columns},
         endpoint=ctx.endpoint(spec, plan.replica),
         io_properties=dict(table.io.properties),
     )

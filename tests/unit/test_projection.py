@@ -204,7 +204,7 @@ def test_an_override_that_could_change_a_value_needs_an_expression(kind: str, wa
     "kind",
     ["AggregateFunction(sum, UInt8)", "JSON", "JSON(a.b UInt8)", "Variant(UInt8, String)", "Dynamic", "DateTime64(7)",
      "Decimal(39, 0)", "Decimal256(3)", "Nothing", "Time64(3)", "Geometry", "Nullable(Tuple(a UInt8))", "Tuple()",
-     "Array(JSON)", "Map(String, DateTime64(9))", "Tuple(`1` UInt8)", "Tuple(a UInt8, A UInt8)", "QBit(Float32, 8)",
+     "Array(JSON)", "Map(String, DateTime64(9))", "Tuple(`1` UInt8)", "Tuple(a UInt8, A UInt8)",
      "SomethingNew"],
 )  # fmt: skip
 def test_types_without_a_lossless_mapping(kind: str) -> None:

@@ -184,7 +184,7 @@ def test_without_sort_order_and_final_there_is_none_in_the_query() -> None:
 def test_no_password_shows_in_a_task() -> None:
     """Spark prints tasks when they fail."""
     task = SliceTask(
-        0, "k2.trades", 1, "SELECT 1", "s3://b/p.parquet", (), "{}", "c", {}, {},
+        0, "k2.trades", 1, "SELECT 1", "s3://b/p.parquet", (), "{}", "c", {}, {}, {},
         Endpoint("h", 1, False, "u", "hunter2"), {"s3.secret-access-key": "hunter3"},
     )  # fmt: skip
     assert "hunter" not in repr(task)

@@ -201,12 +201,57 @@ def test_an_expression_comes_back_with_its_hash(
         ("Decimal(76, 0)", "decimal(38, 0)", "'100000000000000000000000000000000000000'"),
         ("UInt256", "decimal(38, 10)", "'99999999999999999999999999999999999999'"),
         ("Int256", "long", "'-9223372036854775809'"),
+        ("Nullable(Int128)", "decimal(38, 0)", "'170141183460469231731687303715884105727'"),
+        ("Nullable(Decimal(76, 0))", "decimal(38, 0)", "'100000000000000000000000000000000000000'"),
+        ("LowCardinality(Nullable(UInt64))", "long", "18446744073709551615"),
     ),
 )
 def test_a_value_that_does_not_fit_fails_loudly(engine: Engine, kind: str, wanted: str, value: str) -> None:
     mapping = map_override(kind, wanted)
     with pytest.raises(EngineError):
         engine.text(f"SELECT {mapping.expr('x')} FROM (SELECT CAST({value} AS {kind}) AS x)")
+
+
+@pytest.mark.parametrize(
+    ("expr", "wanted"),
+    (
+        ("'abc'", "long"),
+        ("'soon'", "date"),
+        ("'abc'", "uuid"),
+        ("'too long'", "fixed[3]"),
+        ("toNullable('99999999999')", "decimal(9, 2)"),
+        ("toLowCardinality('x')", "double"),
+        ("['1', 'x']", "list<int>"),
+        ("map('1', 'x')", "map<int, int>"),
+        ("map('x', '1')", "map<int, int>"),
+        ("('1', 'x')", "struct<a: int, b: int>"),
+        ("[map('k', ('1', ['x']))]", "list<map<string, struct<a: int, b: list<date>>>>"),
+    ),
+)
+def test_a_text_that_is_no_value_of_the_type_fails_and_is_not_null(engine: Engine, expr: str, wanted: str) -> None:
+    with pytest.raises(EngineError):
+        engine.text(f"SELECT {declared(expr, wanted).expr(expr)} FROM numbers(2)")
+
+
+def test_null_stays_null_in_an_expression(engine: Engine) -> None:
+    exprs = {
+        "if(number = 0, '5', NULL)": ("long", "5"),
+        "[if(number = 0, '5', NULL)]": ("list<int>", "[5]"),
+        "map('7', if(number = 0, '5', NULL))": ("map<int, int>", "{7:5}"),
+        "('7', if(number = 0, '5', NULL))": ("struct<a: int, b: long>", "(7,5)"),
+    }
+    for expr, (wanted, first) in exprs.items():
+        rows = engine.text(f"SELECT {declared(expr, wanted).expr(expr)} FROM numbers(2)").splitlines()
+        assert rows == [first, first.replace("5", "NULL" if first != "5" else "\\N")]
+
+
+def test_texts_of_times_are_in_utc(engine: Engine) -> None:
+    """In local time the two hours of one autumn night have one text."""
+    for kind, x in (("DateTime('America/New_York')", "x"), ("Array(DateTime('America/New_York'))", "[x]")):
+        sql = map_override(kind, "string").expr(f"CAST({x} AS {kind})")
+        night = "SELECT toDateTime('2024-11-03 05:30:00', 'UTC') + 3600 * number AS x FROM numbers(2)"
+        assert engine.text(f"SELECT uniqExact({sql}) FROM ({night})") == "2"
+        assert "05:30:00" in engine.text(f"SELECT min({sql}) FROM ({night})")
 
 
 def test_a_reader_finds_a_uuid_by_its_value(engine: Engine, catalog: SqlCatalog) -> None:

@@ -18,6 +18,8 @@ from pyiceberg.io.pyarrow import (
 )
 from pyiceberg.schema import Schema
 
+from include.offload.lake import fit
+
 ROW_GROUP_BYTES = 32 * 2**20
 """Arrow bytes collected before a row group is written: what a task holds in memory, measured flat in bench/."""
 SAMPLE_ROWS = 65_536
@@ -25,10 +27,6 @@ DICTIONARY_BELOW = 0.2
 """A column gets a dictionary when its first rows hold fewer distinct values than this share: above it the
 dictionary overflows and costs CPU for nothing (measured in bench/)."""
 ZSTD_LEVEL = 1
-
-
-class UnfitValueError(ValueError):
-    """A value that ClickHouse let through and Iceberg can't hold: text that is no UTF-8, a decimal too long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +56,8 @@ class ParquetSink:
         self.rows = 0
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Add rows; the columns must be the schema's, in its order. Raises UnfitValueError."""
+        """Add rows; the columns must be the schema's, in its order. Raises UnfitValueError for a value that
+        would not arrive as it is."""
         if batch.num_columns != len(self._target):
             raise ValueError(f"{batch.num_columns} columns for a table of {len(self._target)}")
         if batch.num_rows == 0:
@@ -71,11 +70,7 @@ class ParquetSink:
             for column, field in zip(batch.columns, self._arrow, strict=True)
         ]
         for column, field in zip(columns, self._arrow, strict=True):
-            try:
-                # pyarrow itself writes a decimal beyond its precision as another number, and any bytes as text
-                column.validate(full=True)
-            except pa.ArrowInvalid as error:
-                raise UnfitValueError(f"column {field.name}: {' '.join(str(error).split())}") from error
+            fit.check(field.name, column)
         ready = pa.RecordBatch.from_arrays(columns, schema=self._arrow)
         self._pending.append(ready)
         self._pending_bytes += ready.nbytes

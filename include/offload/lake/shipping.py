@@ -17,10 +17,12 @@ from pyiceberg.schema import Schema
 
 from include.offload.crashpoint import reached
 from include.offload.errors import SOURCE_STREAM_BROKEN, TYPE_NOT_LOSSLESS, OffloadError
-from include.offload.lake.files import ParquetSink, UnfitValueError
+from include.offload.lake.files import ParquetSink
+from include.offload.lake.fit import UnfitValueError, advice
 from include.offload.lake.reach import reaching
 from include.offload.model import Plan, ShippedFile, Slice, WindowState
 from include.offload.source.client import Client, Endpoint
+from include.offload.source.icetypes import text_of
 from include.offload.source.sql import partition_sql, quote, spans_sql, window_sql
 
 END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
@@ -52,6 +54,8 @@ class SliceTask:
     comment: str
     limits: Mapping[str, object]
     table_properties: Mapping[str, str]
+    source_types: Mapping[str, str]
+    """Column to ClickHouse type, for the message when a value does not fit."""
     endpoint: Endpoint = field(repr=False)
     io_properties: Mapping[str, str] = field(repr=False)
 
@@ -139,11 +143,9 @@ def ship(task: SliceTask) -> ShippedFile:
                 _count(windows, counted)
                 written = sink.close()
         except UnfitValueError as error:
-            raise OffloadError(
-                TYPE_NOT_LOSSLESS,
-                f"{error}; write `type: binary` for text that is no UTF-8, or a wider decimal, into columns.overrides",
-                table=task.table,
-            ) from error
+            wanted = text_of(schema.find_field(error.column).field_type)
+            cause = advice(error, task.source_types[error.column], wanted)
+            raise OffloadError(TYPE_NOT_LOSSLESS, cause, table=task.table) from error
         finally:
             stream.close()
     reached("file-uploaded")

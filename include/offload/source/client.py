@@ -24,6 +24,7 @@ from include.offload.errors import (
     SOURCE_REFUSED_LOGIN,
     SOURCE_TABLE_MISSING,
     SOURCE_UNREACHABLE,
+    TYPE_NOT_LOSSLESS,
     ErrorKind,
     OffloadError,
 )
@@ -44,6 +45,17 @@ _KINDS: dict[int, ErrorKind] = {
     194: SOURCE_REFUSED_LOGIN,  # REQUIRED_PASSWORD
     497: SOURCE_REFUSED_LOGIN,  # ACCESS_DENIED
     516: SOURCE_REFUSED_LOGIN,  # AUTHENTICATION_FAILED
+    # a value that its conversion to the Iceberg type refuses; running the query again changes nothing
+    6: TYPE_NOT_LOSSLESS,  # CANNOT_PARSE_TEXT
+    41: TYPE_NOT_LOSSLESS,  # CANNOT_PARSE_DATETIME
+    69: TYPE_NOT_LOSSLESS,  # ARGUMENT_OUT_OF_BOUND: too many digits
+    70: TYPE_NOT_LOSSLESS,  # CANNOT_CONVERT_TYPE
+    72: TYPE_NOT_LOSSLESS,  # CANNOT_PARSE_NUMBER
+    131: TYPE_NOT_LOSSLESS,  # TOO_LARGE_STRING_SIZE
+    349: TYPE_NOT_LOSSLESS,  # CANNOT_INSERT_NULL_IN_ORDINARY_COLUMN
+    376: TYPE_NOT_LOSSLESS,  # CANNOT_PARSE_UUID
+    395: TYPE_NOT_LOSSLESS,  # FUNCTION_THROW_IF_VALUE_IS_NON_ZERO: the conversions throw it, specs can't
+    407: TYPE_NOT_LOSSLESS,  # DECIMAL_OVERFLOW
 }
 _CODE = re.compile(r"[Cc]ode:?\s*(\d+)")
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from include.offload.model import Cell, Extent, PartitionColumn, Projection
 from include.offload.source.client import Client
-from include.offload.source.sql import cursor_us_sql, instant_sql, quote, spans_sql, window_sql
+from include.offload.source.sql import cursor_us_sql, instant_sql, literal, quote, spans_sql, window_sql
+from include.offload.spec.fields import yaml_text
 from include.offload.windows import Grid, Span
 
 MAX_WINDOWS_PER_PLAN = 5_000
@@ -38,11 +39,23 @@ class ExtentQuery:
         expiry = f"toUnixTimestamp64Micro(min({self.expiry}))" if self.expiry else "NULL"
         sequence = f"max({quote(self.sequence)})" if self.sequence else "NULL"
         return (
-            f"SELECT {window_sql(self.cursor, self.grid.width_us)} AS w, count() AS n,"
+            f"SELECT {window_sql(self.cursor, self.grid.width_us)} AS w, count(){self._readable()} AS n,"
             f" sum({self.projection.hash_sql}) AS h, {expiry} AS e, {sequence} AS s{keys}"
             f" FROM {self.source} WHERE {spans_sql(self.cursor, spans)}"
             f" GROUP BY w{group} ORDER BY w{group}"
         )
+
+    def _readable(self) -> str:
+        """Added to the count: 0, or the query fails for a partition value that a plan could not name as text."""
+        out = ""
+        for i, column in enumerate(self.partition):
+            why = literal(
+                f"column {column.source} holds text that is no UTF-8 and target.partition names it; write into"
+                f" columns.overrides {yaml_text(column.source)}: {{type: binary}}"
+            )
+            # on the grouped keys, so it costs one look a cell and not one a row
+            out += f" + throwIf(NOT isValidUTF8(ifNull(toString(p{i}), '')), {why})"
+        return out
 
 
 def min_cursor_us(client: Client, query: ExtentQuery) -> int | None:

@@ -30,7 +30,7 @@ from include.offload.model import (
 from include.offload.source import icetypes
 from include.offload.source.sql import quote
 from include.offload.source.typemap import Mapping, NoMappingError, base_type, declared, map_override, map_type
-from include.offload.spec.fields import quote_if_needed, split_transform
+from include.offload.spec.fields import quote_if_needed, split_transform, yaml_text
 from include.offload.spec.human import DAY_US
 from include.offload.spec.model import TableSpec
 
@@ -88,9 +88,8 @@ def _explain(column: SourceColumn, error: NoMappingError) -> str:
 
 def options_for(column: SourceColumn, error: NoMappingError) -> list[str]:
     """The lines of `columns.overrides` that would settle a refusal."""
-    name, quoted = quote_if_needed(column.name), quote(column.name).replace("\\", "\\\\").replace('"', '\\"')
-    key = name if name == column.name else '"' + column.name.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    return [o.replace("{c}", key).replace("{q}", quoted) for o in error.options]
+    quoted = quote(column.name).replace("\\", "\\\\").replace('"', '\\"')
+    return [o.replace("{c}", yaml_text(column.name)).replace("{q}", quoted) for o in error.options]
 
 
 def _choose(spec: TableSpec, source: SourceTable) -> list[SourceColumn]:

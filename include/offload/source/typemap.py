@@ -14,7 +14,10 @@ round trip through Parquet and `icebergLocal` (tests/unit/test_typemap_roundtrip
   but other readers fail or replace them. `RecordBatch.validate(full=True)` finds it; `type: binary` keeps the bytes.
 - A struct field named `1` comes back as NULL inside a list, so unnamed tuple elements become `_1`, `_2`, as in Spark.
 - Iceberg `time` comes back as Int64 of another scale: it is not used.
-- A Map with duplicate keys keeps them, in order; Spark reads the last one only.
+- A Map with duplicate keys keeps them, in order; Spark reads the last one only: the writer refuses them (lake/fit.py).
+- CAST of a text to Nullable(T) gives NULL for a text that is no T, where CAST to T fails: `_or_fail` makes it fail.
+- The text of a time is in the zone of its column, or of the server, and one text names two hours in autumn: texts are
+  made of the same time in UTC.
 - CAST of FixedString to String cuts trailing zero bytes, so FixedString becomes `fixed[n]`.
 - A Decimal(5, 2) column may hold 99999.99: ClickHouse checks the width of the storage (9, 18, 38 digits), not the
   declared precision. pyarrow writes such a value to Parquet as another number, without an error: the writer has to call
@@ -44,6 +47,10 @@ class NoMappingError(ValueError):
         super().__init__(f"{clickhouse_type}: {why}")
 
 
+_X = "\0"
+"""Stands for the value in the SQL of a mapping: no name and no type can hold it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Mapping:
     """How a ClickHouse type is written: `expr(x)` yields `result_type`, stored as `iceberg_type`."""
@@ -52,12 +59,11 @@ class Mapping:
     iceberg_type: str
     result_type: str
     required: bool
-    before: str = ""
-    after: str = ""
+    sql: str = _X
 
     def expr(self, x: str) -> str:
         """The SQL of the value, `x` being the quoted column or another expression."""
-        return f"{self.before}{x}{self.after}"
+        return self.sql.replace(_X, x)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +102,7 @@ def map_type(clickhouse_type: str) -> Mapping:
     """The lossless mapping of a type. Raises NoMappingError with the reason and the override to write."""
     plain = _map(chtypes.parse(clickhouse_type))
     result = f"Nullable({plain.result})" if plain.nullable else plain.result
-    before, after = ("", "") if plain.same else ("CAST(", f", {literal(result)})")
-    return Mapping(clickhouse_type, str(plain.ice), result, not plain.nullable, before, after)
+    return Mapping(clickhouse_type, str(plain.ice), result, not plain.nullable, _X if plain.same else _cast(_X, result))
 
 
 def literal(text: str) -> str:
@@ -157,17 +162,22 @@ def _scalar(kind: ChType) -> _Plain:
         return _Plain(IceType("timestamptz"), "DateTime64(6, 'UTC')", same=kind.args == ("6", "'UTC'"))
     if name.startswith("Interval"):
         return _Plain(IceType("long"), "Int64", same=False)
+    if name == "QBit":
+        element = _scalar(ChType(kind.args[0])).ice
+        ice = IceType("list", parts=(element,))
+        return _Plain(ice, ice.clickhouse(), same=False)
     raise _refusal(kind)
 
 
 def _decimal(kind: ChType) -> _Plain:
     precision, scale = _decimal_shape(kind)
     if precision > MAX_DECIMAL_PRECISION:
+        narrow = f'{{c}}: {{type: "decimal(38, {scale})"}}  # fails on a larger value'
         raise NoMappingError(
             str(kind),
             f"Iceberg decimals have at most 38 digits, this column {precision}",
             "{c}: {type: string}",
-            f'{{c}}: {{type: "decimal(38, {min(scale, 38)})"}}  # fails on a larger value',
+            *([narrow] if scale <= MAX_DECIMAL_PRECISION else []),
         )
     ice = IceType("decimal", (precision, scale))
     return _Plain(ice, ice.clickhouse(), same=True)
@@ -197,7 +207,7 @@ def _container(kind: ChType) -> _Plain:
             raise NoMappingError(str(kind), "the keys of the map are nested", "{c}: {type: string}")
         return _Plain(IceType("map", parts=ices), f"Map({', '.join(results)})", same)
     if not parts:
-        raise NoMappingError(str(kind), "Iceberg has no empty struct")
+        raise NoMappingError(str(kind), "Iceberg has no empty struct", "{c}: {type: string}")
     if any(n is not None and n.isdigit() for n in kind.names):
         raise NoMappingError(
             str(kind), "ClickHouse reads struct fields named by a number back as NULL", "{c}: {type: string}"
@@ -220,20 +230,25 @@ def _refusal(kind: ChType) -> NoMappingError:
     if name == "AggregateFunction":
         return NoMappingError(
             str(kind), "a state of an aggregate function means nothing outside ClickHouse",
-            "{c}: {expr: \"finalizeAggregation({q})\", type: …the Iceberg type of its result…}",
+            '{c}: {expr: "toString(finalizeAggregation({q}))", type: string}  # its result',
+            "{c}: {expr: \"CAST({q}, 'String')\", type: binary}  # the state, for ClickHouse alone",
         )  # fmt: skip
     if name in ("JSON", "Object", "Variant", "Dynamic", "Geometry"):
         return NoMappingError(
             str(kind), f"Iceberg has no type that holds every {name} value", "{c}: {type: string}  # its text"
         )
     if name == "Time64":
+        digits, unit = (6, "microseconds") if int(kind.args[0]) <= 6 else (9, "nanoseconds")
         return NoMappingError(
             str(kind), "Iceberg `time` holds no negative times and none from 24 hours",
-            "{c}: {expr: \"toInt64(CAST({q}, 'Decimal(18, 6)') * 1000000)\", type: long}  # microseconds",
+            f"{{c}}: {{expr: \"toInt64(CAST({{q}}, 'Decimal(38, {digits})') * {10**digits})\", type: long}}  # {unit}",
+            "{c}: {type: string}",
         )  # fmt: skip
     if name == "Nothing":
         return NoMappingError(str(kind), "the column can hold no value")
-    return NoMappingError(str(kind), "this version knows no lossless mapping", "{c}: {expr: …, type: …}")
+    return NoMappingError(
+        str(kind), "this version knows no lossless mapping", '{c}: {expr: "toString({q})", type: string}  # its text'
+    )
 
 
 def map_override(clickhouse_type: str, wanted: str) -> Mapping:
@@ -249,7 +264,7 @@ def map_override(clickhouse_type: str, wanted: str) -> Mapping:
             return default
     except NoMappingError:
         default = None
-    convert = _conversion(kind, target)
+    convert = _conversion(chtypes.parse(clickhouse_type), kind, target)
     if convert is None:
         raise NoMappingError(
             clickhouse_type, f"a value could change on its way to {target}",
@@ -257,38 +272,69 @@ def map_override(clickhouse_type: str, wanted: str) -> Mapping:
         )  # fmt: skip
     nullable = nullable or kind.name in ("Variant", "Dynamic", "Geometry")
     result = target.clickhouse_element() if nullable else target.clickhouse()
-    before, after = convert(result)
-    return Mapping(clickhouse_type, str(target), result, not nullable, before, after)
+    sql = convert(_X, result)
+    if nullable and convert is _by_text:
+        sql = _or_fail(_X, sql, str(target))
+    return Mapping(clickhouse_type, str(target), result, not nullable, sql)
 
 
-_Convert = Callable[[str], tuple[str, str]]
+_Convert = Callable[[str, str], str]
+"""From the SQL of a value and the wanted ClickHouse type to the SQL of the converted value."""
 
 
-def _cast(result: str) -> tuple[str, str]:
-    return "CAST(", f", {literal(result)})"
+def _cast(x: str, result: str) -> str:
+    return f"CAST({x}, {literal(result)})"
 
 
-def _checked(result: str) -> tuple[str, str]:
+def _checked(x: str, result: str) -> str:
     # accurateCast raises where CAST would wrap around.
-    return "accurateCast(", f", {literal(result)})"
+    return f"accurateCast({x}, {literal(result)})"
 
 
-def _by_text(result: str) -> tuple[str, str]:
+def _by_text(x: str, result: str) -> str:
     # Parsing the text checks the number of digits; a direct conversion does not.
-    return "CAST(toString(", f"), {literal(result)})"
+    return f"CAST(toString({x}), {literal(result)})"
+
+
+def _or_fail(x: str, converted: str, wanted: str) -> str:
+    """`converted`, failing where it is NULL and `x` is not: a text that could not be read."""
+    why = literal(f"a value does not fit {wanted}")
+    return f"if(throwIf(isNull({converted}) AND isNotNull({x}), {why}), NULL, {converted})"
 
 
 def _integer(name: str) -> bool:
     return name in _INTEGERS or name in _BIG_INTEGERS or name == "UInt64"
 
 
-def _conversion(kind: ChType, target: IceType) -> _Convert | None:
+def _in_utc(kind: ChType) -> str:
+    """The type with every time in UTC, so that no two values have one text."""
+    if kind.name in ("DateTime", "DateTime32"):
+        return "DateTime('UTC')"
+    if kind.name == "DateTime64":
+        return f"DateTime64({kind.args[0]}, 'UTC')"
+    if kind.name == "SimpleAggregateFunction":
+        return _in_utc(kind.parts[0])
+    if kind.name in ("Tuple", "Nested"):
+        fields = zip(kind.names, kind.parts, strict=True)
+        inner = ", ".join(f"{quote(n)} {_in_utc(p)}" if n is not None else _in_utc(p) for n, p in fields)
+        return f"Tuple({inner})" if kind.name == "Tuple" else f"Array(Tuple({inner}))"
+    return f"{kind.name}({', '.join(map(_in_utc, kind.parts))})" if kind.parts else str(kind)
+
+
+def _has_time(kind: ChType) -> bool:
+    return kind.name in ("DateTime", "DateTime32", "DateTime64") or any(map(_has_time, kind.parts))
+
+
+def _conversion(whole: ChType, kind: ChType, target: IceType) -> _Convert | None:
+    """How a column of type `whole`, `kind` without its wrappers, becomes `target`; None: not without an expr."""
     name, wanted = kind.name, target.kind
     if wanted == "string":
-        return None if name in ("AggregateFunction", "Nothing") else _cast
+        if name in ("AggregateFunction", "Nothing"):
+            return None
+        return (lambda x, r: _cast(_cast(x, _in_utc(whole)), r)) if _has_time(whole) else _cast
     if wanted == "binary" and name in ("String", "FixedString"):
         # concat keeps the trailing zero bytes of a FixedString, CAST cuts them.
-        return (lambda _: ("concat(", ", '')")) if name == "FixedString" else (lambda _: ("", ""))
+        return (lambda x, _: f"concat({x}, '')") if name == "FixedString" else (lambda x, _: x)
     if wanted in ("int", "long") and (_integer(name) or name in ("Bool", "Time")):
         return _checked
     if wanted == "decimal":
@@ -298,7 +344,7 @@ def _conversion(kind: ChType, target: IceType) -> _Convert | None:
     if wanted == "timestamp" and (
         name in ("DateTime", "DateTime32") or (name == "DateTime64" and int(kind.args[0]) <= 6)
     ):
-        return lambda r: _cast(r.replace("DateTime64(6)", "DateTime64(6, 'UTC')"))
+        return lambda x, r: _cast(x, r.replace("DateTime64(6)", "DateTime64(6, 'UTC')"))
     if wanted == "timestamptz" and name in ("Date", "Date32"):
         return _cast
     return None
@@ -319,10 +365,40 @@ def _to_decimal(kind: ChType, target: IceType) -> _Convert | None:
 
 
 def declared(expr: str, wanted: str) -> Mapping:
-    """The mapping of an `expr` that the spec writes together with its Iceberg type; always optional."""
+    """The mapping of an `expr` that the spec writes together with its Iceberg type; always optional.
+
+    What `expr` gives is the user's choice, but a text in it that is no value of the Iceberg type fails the query.
+    """
     target = parse_iceberg(wanted)
     result = target.clickhouse_element()
-    before, after = (_checked if target.kind in ("int", "long") else _cast)(result)
-    if target.kind == "timestamp":
-        before, after = _cast("Nullable(DateTime64(6, 'UTC'))")
-    return Mapping(expr, str(target), result, target.nested, f"{before}(", f"){after}")
+    x = f"({_X})"
+    sql = _strict(x, target) if _parses(target) else _cast(x, result)
+    if target.nested and _parses(target):
+        sql = _cast(sql, result)
+    return Mapping(expr, str(target), result, target.nested, sql)
+
+
+def _parses(ice: IceType) -> bool:
+    """Whether a text may have to be read to get a value of this type."""
+    return any(map(_parses, ice.parts)) if ice.nested else ice.kind not in ("string", "binary")
+
+
+def _strict(x: str, ice: IceType, depth: int = 0) -> str:
+    """The SQL of `x` as `ice`, element by element: in one CAST of the whole, unreadable texts would become NULL."""
+    if ice.kind == "list":
+        return f"arrayMap(__v{depth} -> {_strict(f'__v{depth}', ice.parts[0], depth + 1)}, {x})"
+    if ice.kind == "map":
+        key, value = ice.parts
+        keys = f"arrayMap(__v{depth} -> {_exactly(f'__v{depth}', key, key.clickhouse())}, mapKeys({x}))"
+        values = f"arrayMap(__v{depth} -> {_strict(f'__v{depth}', value, depth + 1)}, mapValues({x}))"
+        return _cast(f"({keys}, {values})", ice.clickhouse())
+    if ice.kind == "struct":
+        return f"tuple({', '.join(_strict(f'tupleElement({x}, {i})', p, depth) for i, p in enumerate(ice.parts, 1))})"
+    converted = _exactly(x, ice, ice.clickhouse_element())
+    return _or_fail(x, converted, str(ice)) if _parses(ice) else converted
+
+
+def _exactly(x: str, ice: IceType, result: str) -> str:
+    if ice.kind in ("int", "long"):
+        return _checked(x, result)
+    return _cast(x, result.replace("DateTime64(6)", "DateTime64(6, 'UTC')"))

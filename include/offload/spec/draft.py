@@ -15,7 +15,7 @@ from include.offload.source.sql import cursor_us_sql, quote
 from include.offload.source.ttl import UNREADABLE, elements
 from include.offload.source.typemap import NoMappingError, base_type, map_type
 from include.offload.spec import human
-from include.offload.spec.fields import quote_if_needed
+from include.offload.spec.fields import quote_if_needed, yaml_text
 from include.offload.spec.model import TARGET_NAME
 
 MAX_IDENTITY_VALUES = 100
@@ -148,7 +148,7 @@ def _cursor(source: SourceTable, cursor: SourceColumn, others: list[SourceColumn
         yield f"# Also possible: {', '.join(c.name for c in others)}."
     if cursor.name not in source.sorting_key and cursor.name not in source.partition_key:
         yield "# It is in neither key: every look at a window reads the whole table."
-    yield f"cursor: {_text(cursor.name)}"
+    yield f"cursor: {yaml_text(cursor.name)}"
 
 
 def _sequence(source: SourceTable) -> Iterator[str]:
@@ -156,7 +156,7 @@ def _sequence(source: SourceTable) -> Iterator[str]:
         kind, _ = base_type(column.type)
         if _SEQUENCE.search(column.name) and re.fullmatch(r"U?Int\d+", kind.name):
             yield "# A number that grows with the rows, by its name; its maximum is recorded with each offload."
-            yield f"sequence: {_text(column.name)}"
+            yield f"sequence: {yaml_text(column.name)}"
             return
 
 
@@ -168,9 +168,9 @@ def _source(source: SourceTable, cursor: SourceColumn) -> Iterator[str]:
     yield ""
     yield "source:"
     if database != source.database:
-        yield f"  database: {_text(source.database)}"
+        yield f"  database: {yaml_text(source.database)}"
     if table != source.table:
-        yield f"  table: {_text(source.table)}"
+        yield f"  table: {yaml_text(source.table)}"
     if merging and cursor.name in source.sorting_key:
         yield f"  # {source.engine} merges rows in the background; FINAL reads them merged."
         yield "  final: true"
@@ -250,12 +250,12 @@ def _target(source: SourceTable, cursor: SourceColumn, stats: Stats) -> Iterator
             yield f"  {key}: {name.lower()}"
     fields, notes = _partition(source, cursor, stats)
     yield from (f"  # {n}" for n in notes)
-    yield f"  partition: [{', '.join(_text(f) for f in fields)}]"
+    yield f"  partition: [{', '.join(yaml_text(f) for f in fields)}]"
     # A column with one value per partition has nothing to sort within a file.
     sort = [k for k in source.sorting_key if _sortable(source, k) and quote_if_needed(k) not in fields]
     if sort:
         yield "  # The sorting key: rows that are read together lie together."
-        yield f"  sort: [{', '.join(_text(quote_if_needed(k)) for k in sort)}]"
+        yield f"  sort: [{', '.join(yaml_text(quote_if_needed(k)) for k in sort)}]"
 
 
 def _bare_keys(source: SourceTable) -> list[str]:
@@ -348,13 +348,6 @@ def _overrides(source: SourceTable, cursor: SourceColumn) -> Iterator[str]:
         if column.name == cursor.name:
             expr = f"toDateTime64({quote_if_needed(cursor.name)}, 6, 'UTC')"
             yield "    # The cursor is cut at microseconds, the finest that Iceberg holds."
-            yield f"    {_text(column.name)}: {{expr: {_text(expr)}, type: timestamptz}}"
+            yield f"    {yaml_text(column.name)}: {{expr: {yaml_text(expr)}, type: timestamptz}}"
             continue
         yield from (f"#     {option}" for option in options_for(column, refusal))
-
-
-def _text(text: str) -> str:
-    """A YAML scalar: bare when it is a plain word, else in double quotes."""
-    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", text) and text.lower() not in ("true", "false", "null"):
-        return text
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

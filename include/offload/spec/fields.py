@@ -34,6 +34,13 @@ def quote_if_needed(name: str) -> str:
     return name if IDENTIFIER.fullmatch(name) else "`" + name.replace("`", "``") + "`"
 
 
+def yaml_text(text: str) -> str:
+    """A YAML scalar: bare when it is a plain word, else in double quotes."""
+    if IDENTIFIER.fullmatch(text) and text.lower() not in ("true", "false", "null"):
+        return text
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
 def refuse(kind: str, message: str, instead: str = "") -> PydanticCustomError:
     """An error that carries what to write instead; the loader shows both."""
     return PydanticCustomError(kind, "{text}", {"text": message, "instead": instead})

@@ -171,6 +171,8 @@ rows are there, and other readers find them.
 
 ## Types
 
+[types.md](types.md) has every type with its edge values, as tested, and an override for each refusal.
+
 | ClickHouse | Iceberg | note |
 | --- | --- | --- |
 | Int8, Int16, Int32, UInt8, UInt16 | `int` | |
@@ -191,11 +193,12 @@ rows are there, and other readers find them.
 | Time; Time64 | `int` (seconds); refused | |
 | Interval… | `long` | the count |
 | Array(T) | `list<T>` | |
-| Map(K, V) | `map<K, V>` | keys that stand twice are kept; Spark reads the last one |
+| Map(K, V) | `map<K, V>` | a key that stands twice is refused: Spark would read one value of it |
 | Tuple, Nested | `struct<…>`, `list<struct<…>>` | unnamed elements become `_1`, `_2`, … |
 | Point, Ring, LineString, Polygon, Multi… | `struct`, `list` of `struct` | as ClickHouse nests them |
 | Nullable(T), LowCardinality(T), SimpleAggregateFunction(f, T) | as T | a column that is not Nullable is `required` |
-| AggregateFunction | refused | `expr: finalizeAggregation(column)` and its type |
+| QBit(T, n) | `list<float>` or `list<double>` | the vector |
+| AggregateFunction | refused | `expr: toString(finalizeAggregation(column))`, `type: string` |
 | JSON, Variant, Dynamic, Geometry | refused | `type: string` for the text |
 """
 
