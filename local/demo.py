@@ -109,8 +109,6 @@ def _stop(number: int, frame: FrameType | None) -> None:
 def _started(steps: StepList, *, fresh: bool, trickle: bool) -> Iterator[Demo]:
     """The demo with every server up and the history loaded; at the end what this started is stopped."""
     stack = Stack()
-    # the job looks here for an order to die; only demo-crash ever gives one
-    os.environ["OFFLOAD_CRASH_DIR"] = str(stack.home.root / "crash")
     if fresh:
         with steps.step("data emptied") as step:
             step.say(str(stack.home.root))

@@ -129,7 +129,7 @@ def verify_all(ctx: Context, wanted: Sequence[Goal], console: Console) -> list[V
                 wrong.append(str(error))
                 continue
             reports.append(report)
-            wrong += [f"{report.table}: {d}" for d in report.differences]
+            wrong += [f"{report.table}: {what}" for what in report.findings()]
             progress.advance(bar)
     if wrong:
         raise DemoError("\n".join(["ClickHouse and Iceberg differ:", *wrong[:20]]))
@@ -151,6 +151,6 @@ def result_table(reports: Sequence[VerifyReport], seen: Overview) -> Table:
             number(report.source_rows),
             number(report.windows),
             instant(row.watermark_us),
-            "[green]equal by both readers[/]",
+            "[green]equal by both readers[/]" if report.ok else "[red]differs[/]",
         )
     return shown

@@ -23,6 +23,7 @@ sys.path.insert(0, str(ROOT))
 
 from include.offload.crashpoint import reached  # noqa: E402
 from include.offload.errors import JOB_FAILED, OffloadError  # noqa: E402
+from include.offload.jobwords import ERROR, PROGRESS, RESULT, error_document  # noqa: E402
 from spark_jobs.starting import SparkStart  # noqa: E402
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ PROGRESS_EVERY_S = 2.0
 
 def say(word: str, document: object) -> None:
     """One line of the contract."""
-    sys.stdout.write(f"OFFLOAD_{word} {json.dumps(document, default=str)}\n")
+    sys.stdout.write(f"{word}{json.dumps(document, default=str)}\n")
     sys.stdout.flush()
 
 
@@ -72,7 +73,7 @@ class Progress:
         rate = self.rows.value / seconds if seconds else 0.0
         left = self._planned - self.rows.value
         say(
-            "PROGRESS",
+            PROGRESS,
             {
                 "slices_done": self.done.value,
                 "slices": self._total,
@@ -87,7 +88,7 @@ class Progress:
 
 
 def run_on(starting: SparkStart) -> RunTasks:
-    """A function that runs every slice as one Spark task and returns the files."""
+    """A function that runs every lane of slices as one Spark task and returns the files."""
     from include.offload.lake.shipping import ship as ship_slice
 
     def run(tasks: Sequence[SliceTask]) -> Iterable[ShippedFile]:
@@ -97,17 +98,21 @@ def run_on(starting: SparkStart) -> RunTasks:
         with Progress(spark, tasks) as progress:
             done, rows, size = progress.done, progress.rows, progress.bytes
 
-            def one(task: SliceTask) -> ShippedFile | OffloadError:
-                try:
-                    file = ship_slice(task)
-                except OffloadError as error:
-                    return error
-                done.add(1)
-                rows.add(file.rows)
-                size.add(file.bytes)
-                return file
+            def one_lane(lane: Sequence[SliceTask]) -> list[ShippedFile | OffloadError]:
+                files: list[ShippedFile | OffloadError] = []
+                for task in lane:
+                    try:
+                        file = ship_slice(task)
+                    except OffloadError as error:
+                        return [*files, error]
+                    done.add(1)
+                    rows.add(file.rows)
+                    size.add(file.bytes)
+                    files.append(file)
+                return files
 
-            results = spark.parallelize(list(tasks), len(tasks)).map(one).collect()
+            lanes = [[t for t in tasks if t.lane == lane] for lane in sorted({t.lane for t in tasks})]
+            results = spark.parallelize(lanes, len(lanes)).flatMap(one_lane).collect()
         yield from (r for r in results if not isinstance(r, OffloadError))
         for failure in (r for r in results if isinstance(r, OffloadError)):
             raise failure
@@ -138,16 +143,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             outcome = ship(open_context(load()), plan_id, run_on(starting), starting.ready)
     except OffloadError as error:
-        say("ERROR", {"id": error.id, "message": str(error), "table": error.table, "retry": error.kind.retry})
+        say(ERROR, error_document(error))
         return 1
     except Exception as error:
         traceback.print_exc()
-        say(
-            "ERROR",
-            {"id": JOB_FAILED.id, "message": f"{type(error).__name__}: {error}"[:1000], "table": None, "retry": True},
-        )
+        say(ERROR, error_document(OffloadError(JOB_FAILED, f"{type(error).__name__}: {error}"[:1000])))
         return 1
-    say("RESULT", summary(outcome))
+    say(RESULT, summary(outcome))
     return 0
 
 

@@ -22,6 +22,7 @@ from include.offload.lake.rewriting import Replacement, find_replacement
 from include.offload.lake.schema import check_agrees
 from include.offload.lake.shipping import SliceTask, slice_sql, source_name
 from include.offload.model import Action, Outcome, Plan, ShippedFile, Slice, WindowState, earliest
+from include.offload.slicing import lanes
 from include.offload.source.client import Client
 from include.offload.source.extent import ExtentQuery
 from include.offload.source.projection import record_value
@@ -111,7 +112,12 @@ def _read(
     pending: set[int] = set()
     try:
         for round_ in range(MAX_ROUNDS):
-            for file in run_tasks([_task(ctx, spec, plan, table, attempt, s, round_) for s in todo]):
+            chosen = lanes([s.rows for s in todo], spec.slice.concurrency)
+            tasks = [
+                replace(_task(ctx, spec, plan, table, attempt, s, round_), lane=n)
+                for s, n in zip(todo, chosen, strict=True)
+            ]
+            for file in run_tasks(tasks):
                 done.append(file)
             short = _short_windows(ctx, spec, plan, done, pending)
             if not short:

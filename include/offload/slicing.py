@@ -19,6 +19,18 @@ def rows_per_slice(total_rows: int, *, max_rows: int, max_bytes: int, bytes_per_
     return max(1, min(max_rows, by_bytes, max(share, MIN_ROWS)))
 
 
+def lanes(rows: Sequence[int], concurrency: int) -> list[int]:
+    """For slices of so many rows the lane of each, 0 to concurrency − 1: the largest first, each into the emptiest."""
+    filled = [0] * max(1, concurrency)
+    chosen = [0] * len(rows)
+    for index in sorted(range(len(rows)), key=lambda i: -rows[i]):
+        lane = filled.index(min(filled))
+        chosen[index] = lane
+        # a slice without rows costs its query all the same
+        filled[lane] += max(1, rows[index])
+    return chosen
+
+
 def cut(
     cells: Iterable[Cell], planned: Sequence[PlannedWindow], append: Sequence[Span], grid: Grid, target_rows: int
 ) -> tuple[Slice, ...]:

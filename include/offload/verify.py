@@ -86,6 +86,17 @@ class VerifyReport:
             and all(s.equal for s in self.sums)
         )
 
+    def findings(self) -> list[str]:
+        """What is not equal, one sentence each; empty when all is."""
+        found = [str(d) for d in self.differences]
+        found += [f"sum of {s.column}: ClickHouse {s.source}, PyIceberg {s.lake}" for s in self.sums if not s.equal]
+        if not self.source_rows == self.lake_rows == self.pyiceberg_rows:
+            found.append(
+                f"rows: ClickHouse {self.source_rows}, Iceberg read by ClickHouse {self.lake_rows}, by PyIceberg"
+                f" {self.pyiceberg_rows}"
+            )
+        return found
+
 
 def verify(ctx: Context, spec: TableSpec, from_us: int | None = None, to_us: int | None = None) -> VerifyReport:
     """Compare all accounted windows (or those of a range, µs UTC) that have not begun to expire.

@@ -23,15 +23,13 @@ from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOpe
 from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 
-from include.offload.errors import JOB_FAILED, PLAN_UNKNOWN, REGISTRY, OffloadError
+from include.offload.errors import JOB_FAILED, PLAN_UNKNOWN, OffloadError
+from include.offload.jobwords import ERROR, PROGRESS, RESULT, refusal
 from include.offload.settings import home
 from include.offload.spec.model import TableSpec
 from include.orchestration.context import bind_log, connection, resolve
 from include.orchestration.failures import refusals
 
-PROGRESS = "OFFLOAD_PROGRESS "
-RESULT = "OFFLOAD_RESULT "
-ERROR = "OFFLOAD_ERROR "
 SECRETS_EXTRA = "offload-secrets-file"
 """Extra of the Spark connection: path of a secret that the cluster mounts itself; then no file is written."""
 APPLICATION = Path(__file__).resolve().parents[2] / "spark_jobs" / "offload.py"
@@ -235,11 +233,8 @@ def _sweep(folder: Path) -> None:
 
 def _refusal(hook: JobHook, table: str, failure: str) -> OffloadError:
     """The job's own refusal when it could still name one, else OFL-504 with the exit and the last lines."""
-    reported = hook.error
-    if reported and (kind := REGISTRY.get(str(reported.get("id")))):
-        # the message is the whole sentence; what stands between title and next step is its cause
-        cause = str(reported.get("message")).split(f"{kind.title}: ", 1)[-1].rsplit(". Next: ", 1)[0]
-        return OffloadError(kind, cause, table=table)
+    if hook.error:
+        return refusal(hook.error, table)
     lines: Sequence[str] = [line for line in hook._last_submit_log_lines if line][-5:]
     code = hook._submit_sp.returncode if hook._submit_sp is not None else None
     ended = f"spark-submit ended with {code}" if code is not None else failure.splitlines()[0]

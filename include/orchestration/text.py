@@ -53,7 +53,7 @@ def dag_doc(spec: TableSpec) -> str:
 | **deleted rows** | {deletes} |
 | **columns** | {_columns(spec)} |
 | **source load** | {spec.source.limits.threads} threads and {format_size(spec.source.limits.memory)} a query, \
-{spec.source.limits.concurrency} queries at once |
+{spec.slice.concurrency} queries at once |
 
 ### The three tasks
 1. `check_extent` counts and hashes the settled windows in ClickHouse and freezes a plan in the ledger.

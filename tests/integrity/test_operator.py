@@ -64,11 +64,12 @@ def test_the_jobs_own_word_decides_about_retries(hook: Any, tmp_path: Path, id: 
     from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
     from include.offload.errors import REGISTRY
+    from include.offload.jobwords import error_document
     from include.orchestration.failures import as_airflow
     from include.orchestration.spark import _refusal
 
     said = OffloadError(REGISTRY[id], "the facts", table="k2.t")
-    line = json.dumps({"id": said.id, "message": str(said)})
+    line = json.dumps(error_document(said))
     with pytest.raises(AirflowException):
         submit(hook, tmp_path, f"cat <<'X'\nOFFLOAD_ERROR {line}\nX\nexit 1")
     refusal = _refusal(hook, "k2.t", "failed")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.offload.model import Action, Cell, PartitionValue, PlannedWindow
-from include.offload.slicing import MIN_ROWS, cut, rows_per_slice
+from include.offload.slicing import MIN_ROWS, cut, lanes, rows_per_slice
 from include.offload.windows import Grid, Span
 
 GRID = Grid(10)
@@ -179,3 +179,18 @@ def test_a_big_plan_is_shared_evenly_and_a_small_one_is_not_cut() -> None:
     assert rows_per_slice(9_000_000, concurrency=2, **limits) == 2_000_000  # type: ignore[arg-type]
     assert rows_per_slice(1_000, concurrency=2, **limits) == MIN_ROWS  # type: ignore[arg-type]
     assert rows_per_slice(9_000_000, concurrency=2, **(limits | {"max_bytes": 10_000})) == 1_000  # type: ignore[arg-type]
+
+
+@given(rows=st.lists(st.integers(0, 5_000_000), max_size=60), concurrency=st.integers(1, 64))
+def test_lanes_hold_every_slice_and_are_no_more_than_allowed(rows: list[int], concurrency: int) -> None:
+    chosen = lanes(rows, concurrency)
+    assert len(chosen) == len(rows)
+    assert all(0 <= lane < concurrency for lane in chosen)
+    filled = [sum(r for r, lane in zip(rows, chosen, strict=True) if lane == n) for n in range(concurrency)]
+    # no lane waits for another longer than its largest slice takes
+    assert max(filled) - min(filled) <= max(rows, default=0) + len(rows)
+
+
+def test_no_slice_waits_while_a_lane_is_free() -> None:
+    assert sorted(lanes([5, 1, 9], 3)) == [0, 1, 2]
+    assert lanes([2_000_000, 1_300_000, 700_000], 2) == [0, 1, 1]

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from include.offload.errors import JOB_FAILED, REGISTRY, SETTING_MISSING, OffloadError
+from include.offload.errors import JOB_FAILED, SETTING_MISSING, OffloadError
+from include.offload.jobwords import ERROR, PROGRESS, RESULT, refusal
 from include.offload.settings import ROOT, home
 
-PROGRESS, RESULT, ERROR = "OFFLOAD_PROGRESS ", "OFFLOAD_RESULT ", "OFFLOAD_ERROR "
 LOG_LINES = 25
 STOP_TIMEOUT_S = 20
 """How long a job may take to end after SIGTERM before it is killed."""
@@ -87,7 +87,7 @@ def run_job(
         raise OffloadError(SETTING_MISSING, f"there is no program {argv[0]}", table=table)
     log: deque[str] = deque(maxlen=LOG_LINES)
     result: dict[str, Any] | None = None
-    refusal: OffloadError | None = None
+    failure: OffloadError | None = None
     with subprocess.Popen(
         [program, *argv[1:]],
         env=dict(env),
@@ -104,15 +104,15 @@ def run_job(
                 elif line.startswith(RESULT):
                     result = json.loads(line.removeprefix(RESULT))
                 elif line.startswith(ERROR):
-                    refusal = _refusal(json.loads(line.removeprefix(ERROR)), table)
+                    failure = refusal(json.loads(line.removeprefix(ERROR)), table)
                 else:
                     log.append(line.rstrip())
             code = process.wait()
         except BaseException:
             _stop(process)
             raise
-    if refusal is not None:
-        raise refusal
+    if failure is not None:
+        raise failure
     if code != 0 or result is None:
         tail = "\n".join(log)
         raise OffloadError(JOB_FAILED, f"it ended with code {code} and these lines:\n{tail}", table=table)
@@ -122,15 +122,6 @@ def run_job(
 def _progress(said: Mapping[str, Any]) -> Progress:
     """The fields of a progress line that the bar shows; a job may say more."""
     return Progress(**{f.name: said[f.name] for f in dataclasses.fields(Progress)})
-
-
-def _refusal(said: Mapping[str, Any], table: str) -> OffloadError:
-    """The job's error as our own; an id that this code does not know is kept inside OFL-504."""
-    kind = REGISTRY.get(str(said.get("id")))
-    cause = str(said.get("cause") or said.get("message") or "no message")
-    if kind is None:
-        return OffloadError(JOB_FAILED, f"{said.get('id')}: {cause}", table=table)
-    return OffloadError(kind, cause, table=table)
 
 
 def _stop(process: subprocess.Popen[str]) -> None:

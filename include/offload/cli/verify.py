@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 RIGHT = ("windows", "ClickHouse rows", "Iceberg rows")
 
 
+SHOWN_FINDINGS = 20
+
+
 def verify(
     table: Annotated[str | None, typer.Argument(metavar="[TABLE]", help="The identity, e.g. k2.silver_trades.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every table that has a spec.")] = False,
@@ -47,17 +50,14 @@ def verify(
     def render() -> None:
         shown = grid("table", "windows", "ClickHouse rows", "Iceberg rows", "up to", "result", right=RIGHT)
         for r in reports:
-            wrong = len(r.differences) + sum(not s.equal for s in r.sums)
-            verdict = "[green]equal by both readers[/]" if r.ok else f"[red]{wrong or 'row count'} differs[/]"
+            verdict = "[green]equal by both readers[/]" if r.ok else f"[red]{len(r.findings())} differ[/]"
             shown.add_row(
                 r.table, number(r.windows), number(r.source_rows), number(r.pyiceberg_rows), instant(r.span.hi), verdict
             )
         out.print(shown)
         for r in reports:
-            for difference in r.differences[:20]:
-                out.print(f"  {r.table}: {escape(str(difference))}")
-            for column in (s for s in r.sums if not s.equal):
-                out.print(f"  {r.table}: sum of {column.column}: ClickHouse {column.source}, PyIceberg {column.lake}")
+            for finding in r.findings()[:SHOWN_FINDINGS]:
+                out.print(f"  {r.table}: {escape(finding)}")
         for refusal in refused:
             err.print(escape(str(refusal)))
 

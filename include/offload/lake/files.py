@@ -25,7 +25,7 @@ ROW_GROUP_BYTES = 32 * 2**20
 SAMPLE_ROWS = 65_536
 DICTIONARY_BELOW = 0.2
 """A column gets a dictionary when its first rows hold fewer distinct values than this share: above it the
-dictionary overflows and costs CPU for nothing (measured in bench/)."""
+dictionary overflows and costs CPU for nothing: the writer falls back to plain values."""
 ZSTD_LEVEL = 1
 
 

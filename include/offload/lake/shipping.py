@@ -58,6 +58,8 @@ class SliceTask:
     """Column to ClickHouse type, for the message when a value does not fit."""
     endpoint: Endpoint = field(repr=False)
     io_properties: Mapping[str, str] = field(repr=False)
+    lane: int = 0
+    """Tasks of one lane run one after the other: there are as many lanes as the spec allows queries at a time."""
 
 
 def slice_sql(plan: Plan, slice_: Slice, source: str, final: bool) -> str:

@@ -100,7 +100,6 @@ class Limits(_Part):
     threads: int = Field(2, ge=1, le=256, description="`max_threads` of each query")
     memory: Size = Field(4 * 2**30, ge=64 * 2**20, description="`max_memory_usage` of each query")
     timeout_s: DurationS = Field(1800, alias="timeout", ge=1, description="`max_execution_time` of each query")
-    concurrency: int = Field(2, ge=1, le=64, description="queries of this table at a time")
 
 
 class Source(_Part):
@@ -157,7 +156,7 @@ class SliceLimits(_Part):
 
     rows: Count = Field(2_000_000, ge=1_000, le=1_000_000_000, description="most rows of a file")
     bytes: Size = Field(512 * 2**20, ge=2**20, description="most bytes of a file, estimated from the source's columns")
-    concurrency: int = Field(2, ge=1, le=1024, description="slices that run at a time")
+    concurrency: int = Field(2, ge=1, le=1024, description="queries that one job runs on ClickHouse at a time")
 
 
 class Connections(_Part):

@@ -1,0 +1,40 @@
+"""What a verify says of itself: each of the two readers alone is enough to make it red."""
+
+from dataclasses import replace
+
+import pytest
+
+from include.offload.verify import ColumnSum, VerifyReport
+from include.offload.windows import Span
+
+EQUAL = VerifyReport(
+    table="k2.t",
+    span=Span(0, 300_000_000),
+    skipped_before_us=None,
+    windows=1,
+    source_rows=5,
+    lake_rows=5,
+    pyiceberg_rows=5,
+    differences=(),
+    sums=(ColumnSum("price", "12.5", "12.5", True),),
+    snapshot_id=1,
+    seconds=0.1,
+)
+
+
+def test_all_equal_is_ok_and_says_nothing() -> None:
+    assert EQUAL.ok
+    assert EQUAL.findings() == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        (replace(EQUAL, pyiceberg_rows=0), "by PyIceberg 0"),
+        (replace(EQUAL, lake_rows=6), "Iceberg read by ClickHouse 6"),
+        (replace(EQUAL, sums=(ColumnSum("price", "12.5", "12.4", False),)), "sum of price: ClickHouse 12.5, PyIceberg 12.4"),
+    ],
+)
+def test_one_reader_that_disagrees_is_a_finding(wrong: VerifyReport, named: str) -> None:
+    assert not wrong.ok
+    assert [f for f in wrong.findings() if named in f]
