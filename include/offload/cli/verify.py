@@ -54,6 +54,8 @@ def verify(
             )
         out.print(shown)
         for r in reports:
+            for older in r.older:
+                out.print(f"  {r.table}: {escape(str(older))}")
             for difference in r.differences[:20]:
                 out.print(f"  {r.table}: {escape(str(difference))}")
             for column in (s for s in r.sums if not s.equal):
