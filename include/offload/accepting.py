@@ -24,7 +24,7 @@ from include.offload.errors import (
 )
 from include.offload.lake import marker as markers
 from include.offload.lake.catalog import find_table
-from include.offload.lake.evolution import ACCEPTED, accept_changes, compare, project_onto, renamed
+from include.offload.lake.evolution import ACCEPTED, accept_changes, compare, project_onto
 from include.offload.lake.reach import reaching
 from include.offload.model import SchemaChange, Verdict
 from include.offload.source.describe import describe
@@ -90,7 +90,7 @@ def _differences(ctx: Context, spec: TableSpec, table: Table, renames: Renames) 
         source = describe(client, spec.source.database, spec.source.table, spec.identity)
     projection = project_onto(spec, source, table)
     partition_columns(spec, projection)  # a transform that does not fit its column is refused here
-    return tuple(renamed(compare(table, projection, spec), renames, spec.identity))
+    return compare(table, projection, spec, renames)
 
 
 def _commit(ctx: Context, spec: TableSpec, table: Table, changes: tuple[SchemaChange, ...]) -> Table:

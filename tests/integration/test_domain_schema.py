@@ -3,7 +3,9 @@ twice, and all rows of all times stay readable. Both verifiers read every table 
 
 from __future__ import annotations
 
+import json
 import signal
+import subprocess
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +30,7 @@ from include.offload.errors import (
 from include.offload.model import Action, ChangeKind, Verdict
 from include.offload.planning import Leave
 from include.offload.recovery import rebuild
-from include.offload.settings import load
+from include.offload.settings import ROOT, load
 from include.offload.steps import ship
 from tests.support.domain import COLUMNS, DDL, SPEC, Domain, DomainTable, MakeDomainTable, inline, meanwhile
 from tests.support.one_step import one_step
@@ -580,6 +582,41 @@ def test_everything_at_once(table: MakeDomainTable) -> None:
     assert t.lake_ids() == t.source_ids()
     for column in ("extra", "w", "remark", "n"):
         assert lake(t, column) == source(t, column)
+
+
+# ---- the command line ------------------------------------------------------------------------------------------------
+
+
+def offload(*args: str, answer: str = "", code: int = 0) -> str:
+    """A command as an operator types it; its standard output."""
+    done = subprocess.run(
+        [str(ROOT / "bin" / "offload"), "schema", *args],
+        input=answer,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == code, f"{args}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def test_the_commands_show_ask_and_accept(table: MakeDomainTable) -> None:
+    t = table().fill(0)
+    t.run()
+    t.mutate("RENAME COLUMN size TO amount")
+    changes = json.loads(offload("diff", t.identity, "--json"))["changes"]
+    assert {(c["column"], c["kind"], c["verdict"]) for c in changes} == {
+        ("size", "dropped", "needs accept"),
+        ("amount", "added", "by itself"),
+    }
+    shown = offload("accept", t.identity, "--rename", "size=amount", answer="n\n", code=1)
+    assert "it becomes amount" in shown
+    assert "amount" not in columns(t), "nobody said yes"
+    done = json.loads(offload("accept", t.identity, "--rename", "size=amount", "--yes", "--json"))
+    assert [c["kind"] for c in done["changes"]] == ["renamed"]
+    assert "agrees" in offload("diff", t.identity)
+    offload("accept", t.identity, "--rename", "size", code=2)
 
 
 def test_the_columns_of_the_tests_are_those_of_the_domain() -> None:

@@ -8,7 +8,7 @@ that it survives a rename and the loss of the ledger.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -95,7 +95,7 @@ def in_lake_order(columns: Sequence[PartitionColumn], table: Table | None) -> tu
     """The partition fields in the order of the table, which evolution may have made another than the spec's."""
     if table is None:
         return tuple(columns)
-    place = {key: i for i, key in enumerate(_partition_of(table))}
+    place = {key: i for i, key in enumerate(_partition_of(table, _names(table)))}
     return tuple(sorted(columns, key=lambda c: place.get((c.source, str(parse_transform(c.transform))), len(place))))
 
 
@@ -117,11 +117,10 @@ def check_fits(table: Table, plan: Plan) -> None:
     if columns != planned:
         raise OffloadError(TARGET_CHANGED, f"its columns are {columns}, planned were {planned}", table=plan.table)
     fields = [(c.source, str(parse_transform(c.transform))) for c in plan.partition]
-    if fields != _partition_of(table):
+    theirs = _partition_of(table, _names(table))
+    if fields != theirs:
         raise OffloadError(
-            TARGET_CHANGED,
-            f"its partition fields are {_partition_of(table)}, planned were {fields}",
-            table=plan.table,
+            TARGET_CHANGED, f"its partition fields are {theirs}, planned were {fields}", table=plan.table
         )
 
 
@@ -143,21 +142,27 @@ def file_properties(table: Table, projection: Projection) -> dict[str, str]:
 # ---- differences -----------------------------------------------------------------------------------------------------
 
 
-def compare(table: Table, projection: Projection, spec: TableSpec) -> tuple[SchemaChange, ...]:
-    """All differences between the table and what spec and source want. projection: of `project_onto`."""
+def compare(
+    table: Table, projection: Projection, spec: TableSpec, renames: Sequence[tuple[str, str]] = ()
+) -> tuple[SchemaChange, ...]:
+    """All differences between the table and what spec and source want. projection: of `project_onto`.
+
+    renames: old and new names of columns that a person says are one. Raises OFL-302 for a pair that is none.
+    """
     schema = table.schema()
     names = {c.name for c in projection.columns}
     retired = accepted(table).retired
     gone = [f for f in schema.fields if f.name not in names and f.field_id not in retired]
     changes = [change for c in projection.columns for change in _column(schema, c, spec)]
     changes += [_dropped(f, changes) for f in gone]
-    mine = [(f.column, str(parse_transform(f.transform))) for f in spec.target.partition]
-    theirs = _partition_of(table)
+    changes = _renamed(changes, renames, spec.identity)
+    after = {f.field_id: dict(renames).get(f.name, f.name) for f in schema.fields}
+    mine, theirs = _partition_wanted(spec), _partition_of(table, after)
     if set(mine) != set(theirs):
         what = "new files follow the spec, old ones stay as they are"
         was, now = (_list(_transform(c, t) for c, t in fields) for fields in (theirs, mine))
         changes.append(SchemaChange(ChangeKind.PARTITION, Verdict.ACCEPT, PARTITION_NAME, None, was, now, what))
-    wanted, have = _wanted_sort(spec), _sort_of(table)
+    wanted, have = _sort_wanted(spec), _sort_of(table, after)
     if wanted != have:
         what = "files are written in the spec's order already; accepting tells readers so"
         changes.append(SchemaChange(ChangeKind.SORT, Verdict.ACCEPT, SORT_NAME, None, _list(have), _list(wanted), what))
@@ -238,8 +243,8 @@ def _dropped(gone: NestedField, changes: Sequence[SchemaChange]) -> SchemaChange
     return SchemaChange(ChangeKind.DROPPED, Verdict.ACCEPT, gone.name, None, have, None, what)
 
 
-def renamed(changes: Sequence[SchemaChange], pairs: Sequence[tuple[str, str]], identity: str) -> list[SchemaChange]:
-    """The changes with a drop and an addition made one renaming each. Raises OFL-302 for a pair that is none."""
+def _renamed(changes: Sequence[SchemaChange], pairs: Sequence[tuple[str, str]], identity: str) -> list[SchemaChange]:
+    """The changes with a drop and an addition made one renaming each."""
     out = list(changes)
     for old, new in pairs:
         drop = next((c for c in out if c.kind is ChangeKind.DROPPED and c.column == old), None)
@@ -320,8 +325,9 @@ def accept_changes(transaction: Transaction, table: Table, changes: Sequence[Sch
 
 
 def _change_partition(transaction: Transaction, table: Table, spec: TableSpec) -> None:
-    have = {key: f.name for key, f in zip(_partition_of(table), table.spec().fields, strict=True)}
-    mine = {(f.column, str(parse_transform(f.transform))): f for f in spec.target.partition}
+    after = {f.field_id: f.name for f in transaction.table_metadata.schema().fields}
+    have = {key: f.name for key, f in zip(_partition_of(table, after), table.spec().fields, strict=True)}
+    mine = dict(zip(_partition_wanted(spec), spec.target.partition, strict=True))
     try:
         with transaction.update_spec() as update:
             for key, name in have.items():
@@ -350,27 +356,29 @@ def _find(schema: Schema, name: str) -> NestedField | None:
     return next((f for f in schema.fields if f.name == name), None)
 
 
-def _partition_of(table: Table) -> list[tuple[str, str]]:
-    schema = table.schema()
-    return [(str(schema.find_column_name(f.source_id)), str(f.transform)) for f in table.spec().fields]
+def _names(table: Table) -> dict[int, str]:
+    return {f.field_id: f.name for f in table.schema().fields}
+
+
+def _partition_wanted(spec: TableSpec) -> list[tuple[str, str]]:
+    return [(f.column, str(parse_transform(f.transform))) for f in spec.target.partition]
+
+
+def _partition_of(table: Table, names: Mapping[int, str]) -> list[tuple[str, str]]:
+    return [(names[f.source_id], str(f.transform)) for f in table.spec().fields]
 
 
 def _transform(column: str, transform: str) -> str:
     return column if transform == "identity" else f"{transform} of {column}"
 
 
-def _wanted_sort(spec: TableSpec) -> list[str]:
+def _sort_wanted(spec: TableSpec) -> list[str]:
     return [_sort(f.column, f.descending, f.nulls_last) for f in spec.target.sort]
 
 
-def _sort_of(table: Table) -> list[str]:
-    schema = table.schema()
+def _sort_of(table: Table, names: Mapping[int, str]) -> list[str]:
     return [
-        _sort(
-            str(schema.find_column_name(f.source_id)),
-            f.direction is SortDirection.DESC,
-            f.null_order is NullOrder.NULLS_LAST,
-        )
+        _sort(names[f.source_id], f.direction is SortDirection.DESC, f.null_order is NullOrder.NULLS_LAST)
         for f in table.sort_order().fields
     ]
 
