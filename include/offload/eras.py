@@ -13,6 +13,7 @@ from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 
 from include.offload.context import Context
+from include.offload.lake.evolution import accepted
 from include.offload.ledger.history import PastProjection, past_projection
 from include.offload.ledger.store import Head
 from include.offload.model import ProjectedColumn, Projection
@@ -52,7 +53,8 @@ def _names_now(table: Table, past: PastProjection) -> set[str]:
     )
     if then is None:
         return set()
-    ids = {f.field_id for f in then.fields if f.name in past.columns}
+    # of a column that was dropped and came back, the source has lost the values of then
+    ids = {f.field_id for f in then.fields if f.name in past.columns} - accepted(table).returned.keys()
     return {f.name for f in table.schema().fields if f.field_id in ids}
 
 

@@ -32,7 +32,7 @@ from include.offload.source.client import Client
 from include.offload.source.describe import describe
 from include.offload.source.extent import ExtentQuery
 from include.offload.source.projection import record_value
-from include.offload.source.sql import spans_sql, window_sql
+from include.offload.source.sql import WINDOW, spans_sql, window_sql
 from include.offload.spec.model import TableSpec
 from include.offload.windows import Grid, Span, subtract
 
@@ -233,8 +233,8 @@ def count_windows(client: Client, spec: TableSpec, plan: Plan, spans: Sequence[S
         plan.projection, (), None,
     )  # fmt: skip
     sql = (
-        f"SELECT {window_sql(plan.cursor, plan.width_us)} AS w, count() FROM {query.source}"
-        f" WHERE {spans_sql(plan.cursor, spans)} GROUP BY w"
+        f"SELECT {window_sql(plan.cursor, plan.width_us)} AS {WINDOW}, count() FROM {query.source}"
+        f" WHERE {spans_sql(plan.cursor, spans)} GROUP BY {WINDOW}"
     )
     return {int(w): int(n) for w, n in client.query(sql)}
 

@@ -29,7 +29,7 @@ from include.offload.lake.rewriting import cursor_filter
 from include.offload.model import ProjectedColumn, Projection, WindowState
 from include.offload.source.client import Client
 from include.offload.source.describe import describe
-from include.offload.source.sql import literal, quote, spans_sql, window_sql
+from include.offload.source.sql import WINDOW, literal, quote, spans_sql, window_sql
 from include.offload.spec.model import TableSpec
 from include.offload.windows import Grid, Span
 
@@ -198,8 +198,8 @@ def source_rows(client: Client, spec: TableSpec, span: Span) -> dict[int, int]:
     """Rows per window of the source within `span`."""
     source = f"{quote(spec.source.database)}.{quote(spec.source.table)}{' FINAL' if spec.source.final else ''}"
     sql = (
-        f"SELECT {window_sql(spec.cursor, spec.window_us)} AS w, count() FROM {source}"
-        f" WHERE {spans_sql(spec.cursor, [span])} GROUP BY w"
+        f"SELECT {window_sql(spec.cursor, spec.window_us)} AS {WINDOW}, count() FROM {source}"
+        f" WHERE {spans_sql(spec.cursor, [span])} GROUP BY {WINDOW}"
     )
     return {int(w): int(n) for w, n in client.query(sql)}
 
@@ -213,8 +213,8 @@ def lake_windows(client: Client, table: Table, spec: TableSpec, projection: Proj
 def lake_expiries(client: Client, table: Table, spec: TableSpec, expiry: str) -> dict[int, int]:
     """The first expiry per window of the lake table, µs UTC. Raises OFL-2xx when the TTL needs what the lake lacks."""
     sql = (
-        f"SELECT {window_sql(spec.cursor, spec.window_us)} AS w, toUnixTimestamp64Micro(min({expiry}))"
-        f" FROM {lake_source(table)} GROUP BY w"
+        f"SELECT {window_sql(spec.cursor, spec.window_us)} AS {WINDOW}, toUnixTimestamp64Micro(min({expiry}))"
+        f" FROM {lake_source(table)} GROUP BY {WINDOW}"
     )
     return {int(w): int(e) for w, e in client.query(sql)}
 
@@ -231,7 +231,8 @@ def _windows(
     client: Client, source: str, cursor: str, grid: Grid, hash_sql: str, spans: Sequence[Span] | None
 ) -> dict[int, WindowState]:
     where = "" if spans is None else f" WHERE {spans_sql(cursor, spans)}"
-    sql = f"SELECT {window_sql(cursor, grid.width_us)} AS w, count(), sum({hash_sql}) FROM {source}{where} GROUP BY w"
+    window = f"{window_sql(cursor, grid.width_us)} AS {WINDOW}"
+    sql = f"SELECT {window}, count(), sum({hash_sql}) FROM {source}{where} GROUP BY {WINDOW}"
     return {int(w): WindowState(int(w), int(n), int(h)) for w, n, h in client.query(sql)}
 
 

@@ -8,7 +8,7 @@ that it survives a rename and the loss of the ledger.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -42,16 +42,26 @@ PARTITION_NAME, SORT_NAME = "target.partition", "target.sort"
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What was accepted, by field id. retired: columns that get NULL from now on. kept: columns whose source yields a
-    narrower type, which one, and which the projection casts to the lake's."""
+    """What was accepted, by field id.
+
+    retired: columns that get NULL from now on. kept: columns whose source yields a narrower type, which one, and which
+    the projection casts to the lake's. returned: once retired, written again, and how often that happened.
+    """
 
     retired: frozenset[int] = frozenset()
     kept: dict[int, str] = field(default_factory=dict)
+    returned: dict[int, int] = field(default_factory=dict)
 
     def property(self) -> dict[str, str]:
         """The table property."""
-        kept = {str(i): self.kept[i] for i in sorted(self.kept)}
-        return {ACCEPTED: json.dumps({"retired": sorted(self.retired), "kept": kept})}
+        document = {"retired": sorted(self.retired), "kept": self.kept, "returned": self.returned}
+        return {ACCEPTED: json.dumps(document, sort_keys=True)}
+
+    def back(self, schema: Schema, names: Collection[str]) -> Accepted:
+        """The same once the columns of these names are written again."""
+        back = {f.field_id for f in schema.fields if f.name in names} & self.retired
+        again = {i: self.returned.get(i, 0) + 1 for i in back}
+        return Accepted(self.retired - back, self.kept, self.returned | again)
 
 
 def accepted(table: Table) -> Accepted:
@@ -60,7 +70,8 @@ def accepted(table: Table) -> Accepted:
     if text is None:
         return Accepted()
     found = json.loads(text)
-    return Accepted(frozenset(found["retired"]), {int(i): str(t) for i, t in found["kept"].items()})
+    kept, returned = ({int(i): v for i, v in found[k].items()} for k in ("kept", "returned"))
+    return Accepted(frozenset(found["retired"]), kept, returned)
 
 
 # ---- the projection of a table that exists ---------------------------------------------------------------------------
@@ -88,7 +99,8 @@ def project_onto(spec: TableSpec, source: SourceTable, table: Table | None) -> P
         plain = project(spec.model_copy(update={"columns": columns}), source)
     place = {f.name: i for i, f in enumerate(schema.fields)}
     ordered = sorted(plain.columns, key=lambda c: place.get(c.name, len(place)))
-    return Projection(tuple(ordered), fingerprint(ordered))
+    returned = accepted(table).back(schema, {c.name for c in ordered}).returned
+    return Projection(tuple(ordered), fingerprint(ordered, sorted(returned.items())))
 
 
 def in_lake_order(columns: Sequence[PartitionColumn], table: Table | None) -> tuple[PartitionColumn, ...]:
@@ -114,6 +126,8 @@ def check_fits(table: Table, plan: Plan) -> None:
     """
     columns = [(f.name, text_of(f.field_type)) for f in file_schema(table, plan).fields]
     planned = [(c.name, c.iceberg_type) for c in plan.projection.columns]
+    names = {c.name for c in plan.projection.columns}
+    columns += [(f.name, "required") for f in table.schema().fields if f.required and f.name not in names]
     if columns != planned:
         raise OffloadError(TARGET_CHANGED, f"its columns are {columns}, planned were {planned}", table=plan.table)
     fields = [(c.source, str(parse_transform(c.transform))) for c in plan.partition]
@@ -129,9 +143,8 @@ def table_properties(table: Table, projection: Projection) -> dict[str, str]:
     written again."""
     missing = {k: v for k, v in reader_properties(projection).items() if k not in table.properties}
     before = accepted(table)
-    names = {c.name for c in projection.columns}
-    back = {f.field_id for f in table.schema().fields if f.name in names} & before.retired
-    return missing | (Accepted(before.retired - back, before.kept).property() if back else {})
+    after = before.back(table.schema(), {c.name for c in projection.columns})
+    return missing | (after.property() if after != before else {})
 
 
 def file_properties(table: Table, projection: Projection) -> dict[str, str]:
@@ -223,7 +236,8 @@ def _promotes(have: str, wanted: str) -> bool:
 def _fits(column: ProjectedColumn, have: str, spec: TableSpec) -> bool:
     """Whether every value of the source's column is kept by the type that Iceberg has."""
     override = spec.columns.overrides.get(column.name)
-    if override is not None and override.type is not None:
+    # a cast to an integer may also be one that fails on a large value: only a person may ask for that, in the spec
+    if have in {"int", "long"} or (override is not None and override.type is not None):
         return _promotes(column.iceberg_type, have)
     try:
         return map_override(column.source_type, have).iceberg_type == have
@@ -316,7 +330,8 @@ def accept_changes(transaction: Transaction, table: Table, changes: Sequence[Sch
         if c.kind is ChangeKind.NARROWED and (narrow := c.wanted) is not None
     }
     if retired or kept:
-        transaction.set_properties(Accepted(before.retired | retired, before.kept | kept).property())
+        after = Accepted(before.retired | retired, before.kept | kept, before.returned)
+        transaction.set_properties(after.property())
     kinds = {c.kind for c in changes}
     if ChangeKind.PARTITION in kinds:
         _change_partition(transaction, table, spec)
