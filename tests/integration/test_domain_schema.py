@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +15,10 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.table.update import AddSchemaUpdate, AddSnapshotUpdate, TableUpdate
 from pyiceberg.types import StringType
+from typer.testing import CliRunner
 
 from include.offload.accepting import schema_accept, schema_diff
+from include.offload.cli import app
 from include.offload.errors import (
     PLAN_SUPERSEDED,
     SCHEMA_NEEDS_ACCEPT,
@@ -30,7 +31,7 @@ from include.offload.errors import (
 from include.offload.model import Action, ChangeKind, Verdict
 from include.offload.planning import Leave
 from include.offload.recovery import rebuild
-from include.offload.settings import ROOT, load
+from include.offload.settings import load
 from include.offload.steps import ship
 from tests.support.domain import COLUMNS, DDL, SPEC, Domain, DomainTable, MakeDomainTable, inline, meanwhile
 from tests.support.one_step import one_step
@@ -393,7 +394,7 @@ def test_types_that_grow_are_widened_by_iceberg_s_rules(table: MakeDomainTable) 
     assert [columns(t)[c] for c in EDGES] == ["int", "float", "decimal(9, 2)", "int", "int"]
     for column, kind in EDGES.items():
         t.mutate(f"MODIFY COLUMN {column} {kind}")
-    insert_numbers(t, 2, 2, "9223372036854775807, 0.1, 9999999999999999.99, -32768, NULL")
+    insert_numbers(t, 2, 2, "9223372036854775807, 0.1, '9999999999999999.99', -32768, NULL")
     plan = t.check().plan
     assert plan.evolution is not None
     assert {c.column: c.kind for c in plan.evolution.changes} == {
@@ -610,16 +611,9 @@ def test_everything_at_once(table: MakeDomainTable) -> None:
 
 
 def offload(*args: str, answer: str = "", code: int = 0) -> str:
-    """A command as an operator types it; its standard output."""
-    done = subprocess.run(
-        [str(ROOT / "bin" / "offload"), "schema", *args],
-        input=answer,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == code, f"{args}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+    """A command as an operator types it, in this process; its standard output."""
+    done = CliRunner().invoke(app, ["schema", *args], input=answer)
+    assert done.exit_code == code, f"{args}: {done.exit_code}\n{done.output}\n{done.exception!r}"
     return done.stdout
 
 
@@ -637,6 +631,8 @@ def test_the_commands_show_ask_and_accept(table: MakeDomainTable) -> None:
     assert "amount" not in columns(t), "nobody said yes"
     done = json.loads(offload("accept", t.identity, "--rename", "size=amount", "--yes", "--json"))
     assert [c["kind"] for c in done["changes"]] == ["renamed"]
+    assert "agrees" in offload("diff", t.identity)
+    offload("accept", t.identity, "--rename", "size", code=2)
 
 
 def test_the_columns_of_the_tests_are_those_of_the_domain() -> None:
