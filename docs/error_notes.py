@@ -50,12 +50,18 @@ NOTES: dict[str, str] = {
     "OFL-211": """
         `FINAL` merges rows of one key. When the cursor is not part of the sorting key, versions of one row may lie in
         different windows, and reading one window alone gives another answer than reading the whole table.""",
+    "OFL-212": """
+        Somebody added, dropped or changed a column between planning and the end of reading. Rows that came in between
+        may hold values that this plan does not read, so it commits nothing. No row is lost; the next plan reads them
+        all.""",
     "OFL-301": """
         Neither planning nor committing is possible; nothing is lost. A commit request that was already sent counts as
         unknown (OFL-404), and the next try looks before it writes.""",
     "OFL-302": """
-        Column names, types, nullability or the partition spec of the Iceberg table are not what the spec and the
-        source yield. Nothing is changed in the table by itself.""",
+        A column has a type that Iceberg never turns into the other (long into decimal, date into timestamp, anything
+        nested), or two names differ only in case. Nothing is changed in the table. Exclude the column, or give it an
+        override with the type that Iceberg has; [howto-change-the-schema.md](howto-change-the-schema.md) has the
+        list.""",
     "OFL-303": """
         The commit marker carries the id of another ledger. Two pipelines on one table would both append. Stop the
         other one, then take the table over.""",
@@ -78,6 +84,11 @@ NOTES: dict[str, str] = {
     "OFL-309": """
         The ledger says that rows were shipped, the catalog knows no such table. If it was dropped on purpose, remove
         its ledger entry; if it was renamed or the catalog was restored, bring it back first.""",
+    "OFL-310": """
+        A column left the source or the spec, was renamed, or holds a narrower type now, or `target.partition` is
+        another. New columns and wider types need nothing. Accepting keeps all history: a dropped column stays and reads
+        NULL in new rows, a renamed one keeps its field id (`--rename old=new`), a narrowed one keeps Iceberg's wider
+        type. Until then the table's rows wait in ClickHouse.""",
     "OFL-401": """
         The run's plan is not in the ledger: the ledger was rebuilt or restored since.""",
     "OFL-402": """

@@ -21,16 +21,16 @@ from include.offload.errors import (
 )
 from include.offload.lake import marker as markers
 from include.offload.lake.catalog import find_table
+from include.offload.lake.evolution import compare, evolution, in_lake_order, project_onto, refuse
 from include.offload.lake.marker import Marker
-from include.offload.lake.schema import check_agrees
 from include.offload.ledger.store import Head, Landed
-from include.offload.model import Extent, Plan, Projection, SourceTable, Target, earliest
+from include.offload.model import Evolution, Extent, Plan, Projection, SourceTable, Target, earliest
 from include.offload.planning import Leave, Left, Rules, decide, describe_left
 from include.offload.slicing import cut, rows_per_slice
 from include.offload.source.client import Client
 from include.offload.source.describe import describe
 from include.offload.source.extent import MAX_WINDOWS_PER_PLAN, ExtentQuery, cut_to_limit, min_cursor_us, read_extent
-from include.offload.source.projection import partition_columns, project, sort_sql
+from include.offload.source.projection import partition_columns, sort_sql
 from include.offload.source.ttl import expiry_sql
 from include.offload.spec.model import TableSpec
 from include.offload.windows import Grid, Span, from_us, gapless_end, subtract
@@ -65,6 +65,7 @@ class _Look:
     source: SourceTable
     projection: Projection
     query: ExtentQuery
+    evolution: Evolution | None
     settled_us: int
     now_us: int
     expiry_readable: bool
@@ -97,10 +98,8 @@ def preview(ctx: Context, spec: TableSpec, request: RunRequest) -> CheckResult:
 def _plan(ctx: Context, spec: TableSpec, request: RunRequest) -> CheckResult:
     grid = Grid(spec.window_us)
     with ctx.connect(spec, comment=f"offload check {spec.identity} {request.run_id}") as client:
-        look = _look(client, spec, grid)
         table = find_table(ctx.catalog, (spec.target.namespace, spec.target.table), spec.identity)
-        if table is not None:
-            check_agrees(table, look.projection, spec)
+        look = _look(client, spec, grid, table)
         known = ctx.ledger.head(spec.identity)
         origin = known.origin_us if known and known.origin_us is not None else _origin(client, spec, look, grid)
         head = ctx.ledger.register(
@@ -166,14 +165,17 @@ def _plan(ctx: Context, spec: TableSpec, request: RunRequest) -> CheckResult:
         max_sequence=extent.max_sequence,
         spec_json=spec.model_dump_json(),
         created_us=look.now_us,
+        evolution=look.evolution if decision.windows else None,
     )
     return CheckResult(plan, decision.left, tuple(_notes(extent, decision.left, grid, plan)))
 
 
-def _look(client: Client, spec: TableSpec, grid: Grid) -> _Look:
+def _look(client: Client, spec: TableSpec, grid: Grid, table: Table | None) -> _Look:
     source = describe(client, spec.source.database, spec.source.table, spec.identity)
     _check_replica(client, spec)
-    projection = project(spec, source)
+    projection = project_onto(spec, source, table)
+    changes = () if table is None else compare(table, projection, spec)
+    refuse(changes, spec.identity)
     expiry = expiry_sql(source, spec)
     now = client.now_us()
     query = ExtentQuery(
@@ -184,11 +186,12 @@ def _look(client: Client, spec: TableSpec, grid: Grid) -> _Look:
         final=spec.source.final,
         grid=grid,
         projection=projection,
-        partition=partition_columns(spec, projection),
+        partition=in_lake_order(partition_columns(spec, projection), table),
         expiry=expiry.sql,
     )
     readable = expiry.readable and not source.ttl_group_by
-    return _Look(source, projection, query, grid.settled_until(now, spec.settle_us), now, readable)
+    planned = None if table is None else evolution(table, changes)
+    return _Look(source, projection, query, planned, grid.settled_until(now, spec.settle_us), now, readable)
 
 
 def _check_replica(client: Client, spec: TableSpec) -> None:
@@ -319,6 +322,8 @@ def _bytes_per_row(client: Client, spec: TableSpec) -> float:
 
 def _notes(extent: Extent, left: Sequence[Left], grid: Grid, plan: Plan) -> list[str]:
     notes = describe_left(left, grid)
+    if plan.evolution is not None:
+        notes += [f"with this commit: {change}" for change in plan.evolution.changes]
     if extent.rows_before_start:
         notes.append(f"{extent.rows_before_start} rows lie before the table's start and are not offloaded")
     if extent.rows_in_future:

@@ -64,6 +64,11 @@ FINAL_UNSAFE = _kind(
     "`final` can not be read window by window on this table",
     "put the cursor into the sorting key, or drop `final`",
 )
+SOURCE_COLUMNS_CHANGED = _kind(
+    "OFL-212",
+    "the columns of the source changed while they were read",
+    "nothing was committed; clear check_extent, or wait: the next run plans with the new columns",
+)
 # 3xx: the target, Iceberg and its catalog
 CATALOG_UNREACHABLE = _kind(
     "OFL-301", "the Iceberg catalog or its store does not answer", "bin/offload stack status", retry=True
@@ -71,7 +76,7 @@ CATALOG_UNREACHABLE = _kind(
 TARGET_SCHEMA_DISAGREES = _kind(
     "OFL-302",
     "the Iceberg table disagrees with the spec",
-    "bin/offload plan {table} shows both; change the spec or the table",
+    "bin/offload schema diff {table} shows both; change the spec or the table",
 )
 TARGET_FOREIGN = _kind("OFL-303", "another pipeline owns the Iceberg table", "bin/offload take-over {table}")
 TARGET_WITHOUT_MARKER = _kind(
@@ -91,6 +96,11 @@ TARGET_HAS_DELETES = _kind(
 )
 TARGET_MISSING = _kind(
     "OFL-309", "the Iceberg table that the ledger knows is gone", "bin/offload ledger rebuild {table}"
+)
+SCHEMA_NEEDS_ACCEPT = _kind(
+    "OFL-310",
+    "columns or partition fields changed in a way that somebody has to accept",
+    "bin/offload schema diff {table} shows the changes; bin/offload schema accept {table} accepts them",
 )
 # 4xx: the protocol
 PLAN_UNKNOWN = _kind("OFL-401", "the ledger does not know this plan", "clear check_extent to plan again")

@@ -14,19 +14,26 @@ from pyiceberg.typedef import Record
 
 from include.offload.context import Context, limits
 from include.offload.crashpoint import reached
-from include.offload.errors import AUDIT_FAILED, PLAN_SUPERSEDED, RANGE_REFUSED, OffloadError
+from include.offload.errors import (
+    AUDIT_FAILED,
+    PLAN_SUPERSEDED,
+    RANGE_REFUSED,
+    SOURCE_COLUMNS_CHANGED,
+    OffloadError,
+)
 from include.offload.lake import rewriting
 from include.offload.lake.catalog import create_table, find_table
 from include.offload.lake.commit import guard, land
+from include.offload.lake.evolution import check_fits, file_properties, file_schema, project_onto
 from include.offload.lake.rewriting import Replacement, find_replacement
-from include.offload.lake.schema import check_agrees
 from include.offload.lake.shipping import SliceTask, slice_sql, source_name
 from include.offload.model import Action, Outcome, Plan, ShippedFile, Slice, WindowState, earliest
 from include.offload.slicing import lanes
 from include.offload.source.client import Client
+from include.offload.source.describe import describe
 from include.offload.source.extent import ExtentQuery
 from include.offload.source.projection import record_value
-from include.offload.source.sql import spans_sql, window_sql
+from include.offload.source.sql import WINDOW, spans_sql, window_sql
 from include.offload.spec.model import TableSpec
 from include.offload.windows import Grid, Span, subtract
 
@@ -61,18 +68,19 @@ def ship(ctx: Context, plan_id: uuid.UUID, run_tasks: RunTasks, ready: Callable[
         raise OffloadError(
             PLAN_SUPERSEDED, f"the table {plan.target.uuid} that it was planned for is gone", table=plan.table
         )
-    check_agrees(table, plan.projection, spec)
     if status == "committed":
         return _already(ctx, plan, None, started)
     marker = guard(table, plan)
     if marker is not None and marker.plan == plan_id:
         return _already(ctx, plan, marker.attempt, started)
+    check_fits(table, plan)
     attempt = uuid.uuid4()
     ready()
     started = time.monotonic()
     files, pending = _read(ctx, spec, plan, table, attempt, run_tasks)
     outcome = _outcome(plan, files, pending, time.monotonic() - started)
     reached("audited")
+    _check_columns(ctx, spec, plan, table)
     _check_expiry(ctx, spec, plan)
     ctx.ledger.record_attempt(attempt, outcome)
     landing = land(
@@ -166,10 +174,10 @@ def _task(
         rows=slice_.rows,
         path=rewriting.data_path(table, attempt, f"{slice_.number:05d}-{round_}"),
         partition=slice_.partition,
-        schema_json=table.schema().model_dump_json(),
+        schema_json=file_schema(table, plan).model_dump_json(),
         comment=f"offload ship {plan.table} plan {plan.plan_id} slice {slice_.number}",
         limits=limits(spec),
-        table_properties=dict(table.properties),
+        table_properties=file_properties(table, plan.projection),
         source_types={c.name: c.source_type for c in plan.projection.columns},
         endpoint=ctx.endpoint(spec, plan.replica),
         io_properties=dict(table.io.properties),
@@ -231,8 +239,8 @@ def count_windows(client: Client, spec: TableSpec, plan: Plan, spans: Sequence[S
         plan.projection, (), None,
     )  # fmt: skip
     sql = (
-        f"SELECT {window_sql(plan.cursor, plan.width_us)} AS w, count() FROM {query.source}"
-        f" WHERE {spans_sql(plan.cursor, spans)} GROUP BY w"
+        f"SELECT {window_sql(plan.cursor, plan.width_us)} AS {WINDOW}, count() FROM {query.source}"
+        f" WHERE {spans_sql(plan.cursor, spans)} GROUP BY {WINDOW}"
     )
     return {int(w): int(n) for w, n in client.query(sql)}
 
@@ -263,6 +271,24 @@ def _outcome(plan: Plan, files: Sequence[ShippedFile], pending: tuple[int, ...],
         watermark=watermark,
         seconds=seconds,
     )
+
+
+def _check_columns(ctx: Context, spec: TableSpec, plan: Plan, table: Table) -> None:
+    """Raises OFL-212 when the source has other columns than planned, now that it was read (rule 10).
+
+    A row that came with a value in a new column while the old columns were read would lose that value: its window
+    would count as shipped. Nothing was sent, and the next plan has the column.
+    """
+    with ctx.connect(spec, f"offload audit {plan.table} plan {plan.plan_id}", plan.replica) as client:
+        source = describe(client, spec.source.database, spec.source.table, spec.identity)
+    now = project_onto(spec, source, table)
+    if now.fingerprint != plan.projection.fingerprint:
+        names = {(c.name, c.iceberg_type) for c in now.columns} ^ {
+            (c.name, c.iceberg_type) for c in plan.projection.columns
+        }
+        raise OffloadError(
+            SOURCE_COLUMNS_CHANGED, ", ".join(sorted({n for n, _ in names})) or "their order", table=plan.table
+        )
 
 
 def _check_expiry(ctx: Context, spec: TableSpec, plan: Plan) -> None:

@@ -187,6 +187,59 @@ class Target:
         return (self.namespace, self.table)
 
 
+class ChangeKind(StrEnum):
+    """In what the Iceberg table differs from spec and source."""
+
+    ADDED = "added"
+    WIDENED = "widened"
+    OPTIONAL = "may be NULL now"
+    DROPPED = "dropped"
+    RENAMED = "renamed"
+    NARROWED = "narrowed"
+    INCOMPATIBLE = "another type"
+    PARTITION = "partition fields"
+    SORT = "sort order"
+
+
+class Verdict(StrEnum):
+    """What happens with a difference."""
+
+    ITSELF = "by itself"
+    ACCEPT = "needs accept"
+    CANNOT = "can not"
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaChange:
+    """One difference between the Iceberg table and what spec and source want.
+
+    column: its name in Iceberg, or in the source when Iceberg lacks it. source: the ClickHouse type, None when the
+    source lacks it. iceberg, wanted: Iceberg types now and after the change. new_name: of a renamed column.
+    """
+
+    kind: ChangeKind
+    verdict: Verdict
+    column: str
+    source: str | None
+    iceberg: str | None
+    wanted: str | None
+    what: str
+    """What happens, or what to write, as a sentence without its full stop."""
+    new_name: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.column}: {self.what}"
+
+
+@dataclass(frozen=True, slots=True)
+class Evolution:
+    """Changes of the Iceberg schema that a plan's commit makes together with its data, and the schema they lead to."""
+
+    changes: tuple[SchemaChange, ...]
+    schema_json: str
+    """Iceberg's JSON: the field ids are fixed when the plan is frozen, because files are written with them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The windows that one run will append or replace: immutable once the ledger holds it (rule 8)."""
@@ -223,6 +276,8 @@ class Plan:
     spec_json: str
     """The validated spec, so that the job ships what was planned, not what the file says by now."""
     created_us: int
+    evolution: Evolution | None = None
+    """How the commit changes the Iceberg schema; None: it stays."""
 
     @property
     def touches_lake(self) -> bool:

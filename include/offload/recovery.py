@@ -15,6 +15,7 @@ from include.offload.errors import TARGET_FOREIGN, TARGET_MISSING, TARGET_WITHOU
 from include.offload.lake import marker as markers
 from include.offload.lake.catalog import find_table
 from include.offload.lake.commit import plant
+from include.offload.lake.evolution import in_lake_order, project_onto
 from include.offload.lake.marker import Marker
 from include.offload.ledger.accounting import Entry
 from include.offload.ledger.restore import restore, set_pipeline
@@ -22,7 +23,7 @@ from include.offload.ledger.store import Landed
 from include.offload.model import Plan, Target, WindowState, earliest
 from include.offload.source.client import Client
 from include.offload.source.describe import describe
-from include.offload.source.projection import partition_columns, project
+from include.offload.source.projection import partition_columns
 from include.offload.source.ttl import Expiry, expiry_sql
 from include.offload.spec.model import TableSpec
 from include.offload.verify import lake_expiries, lake_windows, source_rows
@@ -120,11 +121,11 @@ def rebuild(ctx: Context, spec: TableSpec, *, foreign: bool = False) -> Rebuilt:
     grid = Grid(spec.window_us)
     with ctx.connect(spec, f"offload rebuild {spec.identity}") as client:
         source = describe(client, spec.source.database, spec.source.table, spec.identity)
-        projection = project(spec, source)
+        projection = project_onto(spec, source, table)
         expiry = expiry_sql(source, spec)
         found = lake_windows(client, table, spec, projection)
         expiries = _expiries(client, table, spec, expiry, found)
-        partition = partition_columns(spec, projection)
+        partition = in_lake_order(partition_columns(spec, projection), table)
         now = client.now_us()
     windows = [WindowState(w.window, w.rows, w.hash, expiries.get(w.window)) for w in found.values()]
     entries, origin = account(windows, marker.watermark_us, spec.start_us, spec.horizon_us, grid)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
-from math import isclose
+from math import isclose, isnan
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,14 +21,15 @@ import pyarrow.compute as pc
 from pyiceberg.table import Table
 
 from include.offload.context import Context
+from include.offload.eras import Era, eras
 from include.offload.errors import RANGE_REFUSED, TARGET_MISSING, OffloadError
 from include.offload.lake.catalog import find_table
+from include.offload.lake.evolution import project_onto
 from include.offload.lake.rewriting import cursor_filter
 from include.offload.model import ProjectedColumn, Projection, WindowState
 from include.offload.source.client import Client
 from include.offload.source.describe import describe
-from include.offload.source.projection import project
-from include.offload.source.sql import literal, quote, spans_sql, window_sql
+from include.offload.source.sql import WINDOW, literal, quote, spans_sql, window_sql
 from include.offload.spec.model import TableSpec
 from include.offload.windows import Grid, Span
 
@@ -63,6 +64,19 @@ class ColumnSum:
 
 
 @dataclass(frozen=True, slots=True)
+class OlderWindows:
+    """Shipped windows from before the named columns were; `hashed` False: no column is known, rows were counted."""
+
+    windows: int
+    without: tuple[str, ...]
+    hashed: bool
+
+    def __str__(self) -> str:
+        how = "compared without" if self.hashed else "only counted, the ledger does not know their columns:"
+        return f"{self.windows} windows are older than a change of the columns: {how} {', '.join(self.without)}"
+
+
+@dataclass(frozen=True, slots=True)
 class VerifyReport:
     """What verify found in `span`. `skipped_before_us`: windows before it have begun to expire in ClickHouse."""
 
@@ -77,6 +91,8 @@ class VerifyReport:
     sums: tuple[ColumnSum, ...]
     snapshot_id: int | None
     seconds: float
+    older: tuple[OlderWindows, ...] = ()
+    """Windows that were shipped before a column was: there that column is not compared."""
 
     @property
     def ok(self) -> bool:
@@ -115,17 +131,22 @@ def verify(ctx: Context, spec: TableSpec, from_us: int | None = None, to_us: int
             min(grid.ceil(to_us), head.watermark_us) if to_us is not None else head.watermark_us,
         )
         span, skipped = _unexpired(ctx, spec, asked, client.now_us())
-        projection = project(spec, describe(client, spec.source.database, spec.source.table, spec.identity))
+        described = describe(client, spec.source.database, spec.source.table, spec.identity)
+        projection = project_onto(spec, described, table)
         source = f"{quote(spec.source.database)}.{quote(spec.source.table)}{' FINAL' if spec.source.final else ''}"
-        ours = _windows(client, source, spec.cursor, grid, projection.hash_sql, span)
-        numeric = [c for c in projection.columns if c.iceberg_type.startswith(NUMERIC)]
-        sums = _clickhouse_sums(client, source, spec.cursor, numeric, span)
         if table is None:
-            if ours:
+            if _windows(client, source, spec.cursor, grid, "0", [span]):
                 raise OffloadError(TARGET_MISSING, f"{spec.target.namespace}.{spec.target.table}", table=spec.identity)
             return VerifyReport(spec.identity, span, skipped, 0, 0, 0, 0, (), (), None, time.monotonic() - started)
-        theirs = _windows(client, lake_source(table), spec.cursor, grid, _lake_hash(projection), span)
-    rows, lake_sums = _pyiceberg_sums(table, spec.cursor, numeric, span)
+        known = eras(ctx, head, table, projection, grid, span)
+        ours: dict[int, WindowState] = {}
+        theirs: dict[int, WindowState] = {}
+        sums = _Sums(projection.columns)
+        for era in known:
+            ours |= _windows(client, source, spec.cursor, grid, _source_hash(era.columns), era.spans)
+            theirs |= _windows(client, lake_source(table), spec.cursor, grid, _lake_hash(era.columns), era.spans)
+            sums.add_source(client, source, spec.cursor, era)
+    rows = sum(sums.add_lake(table, spec.cursor, era) for era in known)
     return VerifyReport(
         table=spec.identity,
         span=span,
@@ -135,10 +156,16 @@ def verify(ctx: Context, spec: TableSpec, from_us: int | None = None, to_us: int
         lake_rows=sum(w.rows for w in theirs.values()),
         pyiceberg_rows=rows,
         differences=_differences(ours, theirs, grid),
-        sums=tuple(_compare(c, sums[c.name], lake_sums[c.name]) for c in numeric),
+        sums=sums.compared(),
         snapshot_id=table.metadata.current_snapshot_id,
         seconds=time.monotonic() - started,
+        older=tuple(_older(e, projection) for e in known if len(e.columns) < len(projection.columns)),
     )
+
+
+def _older(era: Era, projection: Projection) -> OlderWindows:
+    without = tuple(c.name for c in projection.columns if c not in era.columns)
+    return OlderWindows(era.windows, without, bool(era.columns))
 
 
 def _unexpired(ctx: Context, spec: TableSpec, asked: Span, now_us: int) -> tuple[Span, int | None]:
@@ -182,35 +209,41 @@ def source_rows(client: Client, spec: TableSpec, span: Span) -> dict[int, int]:
     """Rows per window of the source within `span`."""
     source = f"{quote(spec.source.database)}.{quote(spec.source.table)}{' FINAL' if spec.source.final else ''}"
     sql = (
-        f"SELECT {window_sql(spec.cursor, spec.window_us)} AS w, count() FROM {source}"
-        f" WHERE {spans_sql(spec.cursor, [span])} GROUP BY w"
+        f"SELECT {window_sql(spec.cursor, spec.window_us)} AS {WINDOW}, count() FROM {source}"
+        f" WHERE {spans_sql(spec.cursor, [span])} GROUP BY {WINDOW}"
     )
     return {int(w): int(n) for w, n in client.query(sql)}
 
 
 def lake_windows(client: Client, table: Table, spec: TableSpec, projection: Projection) -> dict[int, WindowState]:
     """Rows and content hash per window of the whole lake table, as ClickHouse reads it."""
-    return _windows(client, lake_source(table), spec.cursor, Grid(spec.window_us), _lake_hash(projection), None)
+    grid = Grid(spec.window_us)
+    return _windows(client, lake_source(table), spec.cursor, grid, _lake_hash(projection.columns), None)
 
 
 def lake_expiries(client: Client, table: Table, spec: TableSpec, expiry: str) -> dict[int, int]:
     """The first expiry per window of the lake table, µs UTC. Raises OFL-2xx when the TTL needs what the lake lacks."""
     sql = (
-        f"SELECT {window_sql(spec.cursor, spec.window_us)} AS w, toUnixTimestamp64Micro(min({expiry}))"
-        f" FROM {lake_source(table)} GROUP BY w"
+        f"SELECT {window_sql(spec.cursor, spec.window_us)} AS {WINDOW}, toUnixTimestamp64Micro(min({expiry}))"
+        f" FROM {lake_source(table)} GROUP BY {WINDOW}"
     )
     return {int(w): int(e) for w, e in client.query(sql)}
 
 
-def _lake_hash(projection: Projection) -> str:
-    return f"cityHash64(tuple({', '.join(quote(c.name) for c in projection.columns)}))"
+def _lake_hash(columns: Sequence[ProjectedColumn]) -> str:
+    return f"cityHash64(tuple({', '.join(quote(c.name) for c in columns)}))" if columns else "0"
+
+
+def _source_hash(columns: Sequence[ProjectedColumn]) -> str:
+    return Projection(tuple(columns), "").hash_sql if columns else "0"
 
 
 def _windows(
-    client: Client, source: str, cursor: str, grid: Grid, hash_sql: str, span: Span | None
+    client: Client, source: str, cursor: str, grid: Grid, hash_sql: str, spans: Sequence[Span] | None
 ) -> dict[int, WindowState]:
-    where = "" if span is None else f" WHERE {spans_sql(cursor, [span])}"
-    sql = f"SELECT {window_sql(cursor, grid.width_us)} AS w, count(), sum({hash_sql}) FROM {source}{where} GROUP BY w"
+    where = "" if spans is None else f" WHERE {spans_sql(cursor, spans)}"
+    window = f"{window_sql(cursor, grid.width_us)} AS {WINDOW}"
+    sql = f"SELECT {window}, count(), sum({hash_sql}) FROM {source}{where} GROUP BY {WINDOW}"
     return {int(w): WindowState(int(w), int(n), int(h)) for w, n, h in client.query(sql)}
 
 
@@ -239,33 +272,57 @@ def _scale(column: ProjectedColumn) -> int:
     return int(column.iceberg_type.rstrip(")").split(",")[1])
 
 
-def _clickhouse_sums(
-    client: Client, source: str, cursor: str, columns: Sequence[ProjectedColumn], span: Span
-) -> dict[str, tuple[str, int]]:
-    if not columns:
-        return {}
-    parts = ", ".join(f"toString(sum({_exact(c)})), count({c.expr})" for c in columns)
-    (row,) = client.query(f"SELECT {parts} FROM {source} WHERE {spans_sql(cursor, [span])}")
-    return {c.name: (row[2 * i] or "0", int(row[2 * i + 1])) for i, c in enumerate(columns)}
+class _Sums:
+    """Sum and count of every numeric column on both sides, added up over the eras that hold it."""
+
+    def __init__(self, columns: Sequence[ProjectedColumn]) -> None:
+        self._columns = [c for c in columns if c.iceberg_type.startswith(NUMERIC)]
+        self._source: dict[str, tuple[Any, int]] = {c.name: (_zero(c), 0) for c in self._columns}
+        self._lake = dict(self._source)
+
+    def add_source(self, client: Client, source: str, cursor: str, era: Era) -> None:
+        """ClickHouse's sums over the source."""
+        columns = [c for c in self._columns if c in era.columns]
+        if not columns:
+            return
+        parts = ", ".join(f"toString(sum({_exact(c)})), count({c.expr})" for c in columns)
+        (row,) = client.query(f"SELECT {parts} FROM {source} WHERE {spans_sql(cursor, era.spans)}")
+        for i, c in enumerate(columns):
+            text = row[2 * i] or "0"
+            _add(self._source, c, float(text) if _floating(c) else Decimal(text), int(row[2 * i + 1]))
+
+    def add_lake(self, table: Table, cursor: str, era: Era) -> int:
+        """PyIceberg's sums over the lake; the rows that it read."""
+        columns = [c for c in self._columns if c in era.columns]
+        rows = 0
+        scan = table.scan(
+            row_filter=cursor_filter(table, cursor, era.spans),
+            selected_fields=tuple({cursor, *(c.name for c in columns)}),
+        )
+        for batch in scan.to_arrow_batch_reader():
+            rows += batch.num_rows
+            for c in columns:
+                values = batch.column(c.name)
+                _add(self._lake, c, _batch_sum(values), len(values) - values.null_count)
+        return rows
+
+    def compared(self) -> tuple[ColumnSum, ...]:
+        """Both sides of each column."""
+        return tuple(_compare(c, self._source[c.name], self._lake[c.name]) for c in self._columns)
 
 
-def _pyiceberg_sums(
-    table: Table, cursor: str, columns: Sequence[ProjectedColumn], span: Span
-) -> tuple[int, dict[str, tuple[str, int]]]:
-    rows = 0
-    totals: dict[str, Any] = {c.name: 0.0 if c.iceberg_type in {"float", "double"} else Decimal(0) for c in columns}
-    counts = dict.fromkeys(totals, 0)
-    scan = table.scan(
-        row_filter=cursor_filter(table, cursor, [span]), selected_fields=tuple({cursor, *(c.name for c in columns)})
-    )
-    for batch in scan.to_arrow_batch_reader():
-        rows += batch.num_rows
-        for column in columns:
-            values = batch.column(column.name)
-            counts[column.name] += len(values) - values.null_count
-            with localcontext(EXACT):
-                totals[column.name] += _batch_sum(values)
-    return rows, {name: (str(totals[name]), counts[name]) for name in totals}
+def _floating(column: ProjectedColumn) -> bool:
+    return column.iceberg_type in {"float", "double"}
+
+
+def _zero(column: ProjectedColumn) -> Any:
+    return 0.0 if _floating(column) else Decimal(0)
+
+
+def _add(totals: dict[str, tuple[Any, int]], column: ProjectedColumn, value: Any, count: int) -> None:
+    total, counted = totals[column.name]
+    with localcontext(EXACT):
+        totals[column.name] = (total + value, counted + count)
 
 
 def _batch_sum(values: pa.Array) -> Any:
@@ -275,13 +332,12 @@ def _batch_sum(values: pa.Array) -> Any:
     return pc.sum(values.cast(pa.decimal256(76, scale))).as_py() or Decimal(0)
 
 
-def _compare(column: ProjectedColumn, source: tuple[str, int], lake: tuple[str, int]) -> ColumnSum:
-    if column.iceberg_type in {"float", "double"}:
-        equal = isclose(float(source[0]), float(lake[0]), rel_tol=FLOAT_TOLERANCE, abs_tol=FLOAT_TOLERANCE) or (
-            source[0] == lake[0] == "nan"
+def _compare(column: ProjectedColumn, source: tuple[Any, int], lake: tuple[Any, int]) -> ColumnSum:
+    ours, theirs = source[0], lake[0]
+    if _floating(column):
+        equal = isclose(ours, theirs, rel_tol=FLOAT_TOLERANCE, abs_tol=FLOAT_TOLERANCE) or (
+            isnan(ours) and isnan(theirs)
         )
     else:
-        equal = Decimal(source[0]) == Decimal(lake[0])
-    return ColumnSum(
-        column.name, f"{source[0]} of {source[1]}", f"{lake[0]} of {lake[1]}", equal and source[1] == lake[1]
-    )
+        equal = ours == theirs
+    return ColumnSum(column.name, f"{ours} of {source[1]}", f"{theirs} of {lake[1]}", equal and source[1] == lake[1])

@@ -21,9 +21,9 @@ from include.offload.errors import (
     COMMIT_UNKNOWN,
     PLAN_SUPERSEDED,
     PLAN_UNKNOWN,
+    SCHEMA_NEEDS_ACCEPT,
     TARGET_CHANGED,
     TARGET_ROLLED_BACK,
-    TARGET_SCHEMA_DISAGREES,
     ErrorKind,
     OffloadError,
 )
@@ -329,7 +329,7 @@ def test_a_schema_that_changes_between_plan_and_commit_stops_the_commit(table: M
     assert t.run().rows == 10
 
 
-def test_a_column_that_someone_adds_in_iceberg_is_refused_until_the_spec_agrees(table: MakeDomainTable) -> None:
+def test_a_column_that_someone_adds_in_iceberg_is_refused_until_it_is_accepted_or_gone(table: MakeDomainTable) -> None:
     from pyiceberg.types import StringType
 
     t = table().fill(0)
@@ -338,8 +338,8 @@ def test_a_column_that_someone_adds_in_iceberg_is_refused_until_the_spec_agrees(
     plan = t.check().plan.plan_id
     with t.lake().update_schema() as update:
         update.add_column("surprise", StringType())
-    assert refusal(lambda: t.ship(plan)) is TARGET_SCHEMA_DISAGREES
-    assert refusal(t.check) is TARGET_SCHEMA_DISAGREES
+    assert refusal(lambda: t.ship(plan)) is TARGET_CHANGED
+    assert refusal(t.check) is SCHEMA_NEEDS_ACCEPT
     with t.lake().update_schema(allow_incompatible_changes=True) as update:
         update.delete_column("surprise")
     assert t.run().rows == 10

@@ -32,7 +32,10 @@ def test_all_equal_is_ok_and_says_nothing() -> None:
     [
         (replace(EQUAL, pyiceberg_rows=0), "by PyIceberg 0"),
         (replace(EQUAL, lake_rows=6), "Iceberg read by ClickHouse 6"),
-        (replace(EQUAL, sums=(ColumnSum("price", "12.5", "12.4", False),)), "sum of price: ClickHouse 12.5, PyIceberg 12.4"),
+        (
+            replace(EQUAL, sums=(ColumnSum("price", "12.5", "12.4", False),)),
+            "sum of price: ClickHouse 12.5, PyIceberg 12.4",
+        ),  # noqa: E501
     ],
 )
 def test_one_reader_that_disagrees_is_a_finding(wrong: VerifyReport, named: str) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from include.offload.cli import ledger, reference, run, spec, stack, status, verify
+from include.offload.cli import ledger, reference, run, schema, spec, stack, status, verify
 from include.offload.cli.console import flags, refuse
 from include.offload.errors import OffloadError
 
@@ -30,6 +30,7 @@ app.command("plan", rich_help_panel=TABLES)(run.plan)
 app.command("run", rich_help_panel=TABLES)(run.run)
 app.command("verify", rich_help_panel=TABLES)(verify.verify)
 app.add_typer(ledger.app, name="ledger", rich_help_panel=RECOVERY)
+app.add_typer(schema.app, name="schema", rich_help_panel=RECOVERY)
 app.command("accept-source", rich_help_panel=RECOVERY)(ledger.accept_source)
 app.command("take-over", rich_help_panel=RECOVERY)(ledger.take_over)
 app.command("errors", rich_help_panel=RECOVERY)(reference.errors)

@@ -56,6 +56,8 @@ def verify(
             )
         out.print(shown)
         for r in reports:
+            for older in r.older:
+                out.print(f"  {r.table}: {escape(str(older))}")
             for finding in r.findings()[:SHOWN_FINDINGS]:
                 out.print(f"  {r.table}: {escape(finding)}")
         for refusal in refused:

@@ -20,6 +20,7 @@ from pyiceberg.table.refs import MAIN_BRANCH
 from pyiceberg.table.update import (
     AssertCurrentSchemaId,
     AssertDefaultSpecId,
+    AssertLastAssignedFieldId,
     AssertRefSnapshotId,
     AssertTableUUID,
     TableRequirement,
@@ -38,6 +39,7 @@ from include.offload.errors import (
 )
 from include.offload.lake import marker as markers
 from include.offload.lake.catalog import find_table
+from include.offload.lake.evolution import evolve, table_properties
 from include.offload.lake.marker import Marker
 from include.offload.lake.reach import reaching
 from include.offload.lake.rewriting import Replacement
@@ -105,6 +107,9 @@ def stage(
 ) -> Staged:
     """Write manifests and manifest list, and put the request together."""
     transaction = table.transaction()
+    if plan.evolution is not None:
+        # first, so that the snapshot carries the new schema's id
+        evolve(transaction, plan.evolution, plan.table)
     update = transaction.update_snapshot(snapshot_properties={})
     producer = update.overwrite() if replaced.deleted else update.fast_append()
     marker = Marker(
@@ -123,14 +128,16 @@ def stage(
     for file in (*replaced.remainders, *added):
         producer.append_data_file(file)
     producer.commit()  # stages on the transaction, which is never committed: the request below is ours
-    transaction.set_properties(marker.properties())
+    transaction.set_properties(table_properties(table, plan.projection) | marker.properties())
     head = table.metadata.current_snapshot_id
-    requirements = (
+    requirements: tuple[TableRequirement, ...] = (
         AssertTableUUID(uuid=table.metadata.table_uuid),
         AssertRefSnapshotId(ref=MAIN_BRANCH, snapshot_id=head),
         AssertCurrentSchemaId(current_schema_id=table.metadata.current_schema_id),
         AssertDefaultSpecId(default_spec_id=table.metadata.default_spec_id),
     )
+    if plan.evolution is not None:
+        requirements += (AssertLastAssignedFieldId(last_assigned_field_id=table.metadata.last_column_id),)
     return Staged(marker, requirements, transaction._updates)
 
 

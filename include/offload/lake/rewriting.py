@@ -7,19 +7,21 @@ same snapshot (rule 15). Memory is bounded by one data file (rule 20).
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
 from pyiceberg.conversions import from_bytes
 from pyiceberg.expressions import And, BooleanExpression, GreaterThanOrEqual, LessThan, Not, Or
 from pyiceberg.io.pyarrow import ArrowScan
 from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
+from pyiceberg.partitioning import PartitionFieldValue, PartitionKey
 from pyiceberg.table import FileScanTask, Table
 from pyiceberg.typedef import Record
 from pyiceberg.types import DateType, TimestampType, TimestamptzType
 
-from include.offload.errors import TARGET_CHANGED, TARGET_HAS_DELETES, OffloadError
+from include.offload.errors import TARGET_HAS_DELETES, OffloadError
 from include.offload.lake.files import ParquetSink
 from include.offload.windows import Span, from_us, merge
 
@@ -58,7 +60,7 @@ def find_replacement(
     """Find and prepare all that a replace of `spans` touches in the table's current snapshot.
 
     New files are written below the attempt's path and belong to it. Raises OFL-308 when a file carries row-level
-    deletes, OFL-306 when it was written under another partition spec.
+    deletes.
     """
     inside = cursor_filter(table, cursor, spans)
     deleted: list[DataFile] = []
@@ -67,24 +69,17 @@ def find_replacement(
     for task in table.scan(row_filter=inside).plan_files():
         if task.delete_files:
             raise OffloadError(TARGET_HAS_DELETES, task.file.file_path, table=identity)
-        if task.file.spec_id != table.spec().spec_id:
-            raise OffloadError(
-                TARGET_CHANGED,
-                f"{task.file.file_path} was written under partition spec {task.file.spec_id}, the table has"
-                f" {table.spec().spec_id}: rewrite its partition first",
-                table=identity,
-            )
         if _wholly_inside(table, task, cursor, spans):
             deleted.append(task.file)
             removed += task.file.record_count
             continue
-        remainder, kept = _write_remainder(table, task, Not(inside), attempt)
+        write = _write_remainder if task.file.spec_id == table.spec().spec_id else _write_moved
+        written, kept = write(table, task, Not(inside), attempt)
         if kept == task.file.record_count:
             continue
         deleted.append(task.file)
         removed += task.file.record_count - kept
-        if remainder is not None:
-            remainders.append(remainder)
+        remainders += written
     return Replacement(tuple(deleted), tuple(remainders), removed)
 
 
@@ -100,8 +95,8 @@ def _wholly_inside(table: Table, task: FileScanTask, cursor: str, spans: Sequenc
 
 def _write_remainder(
     table: Table, task: FileScanTask, keep: BooleanExpression, attempt: uuid.UUID
-) -> tuple[DataFile | None, int]:
-    """The rows of a file that stay, as a new file; None when nothing stays or nothing goes."""
+) -> tuple[list[DataFile], int]:
+    """The rows of a file that stay, as a new file, and how many; no file when nothing stays or nothing goes."""
     scan = ArrowScan(table.metadata, table.io, table.schema(), keep)
     path = data_path(table, attempt, f"keep-{uuid.uuid4()}")
     with ParquetSink(table.io, path, table.schema(), table.properties) as sink:
@@ -110,11 +105,55 @@ def _write_remainder(
         kept = sink.rows
         if kept == task.file.record_count:
             sink.abandon()
-            return None, kept
+            return [], kept
         written = sink.close()
     if written is None:
-        return None, 0
-    return data_file(table, path, written.bytes, written.rows, task.file.partition, written.statistics), kept
+        return [], 0
+    return [data_file(table, path, written.bytes, written.rows, task.file.partition, written.statistics)], kept
+
+
+def _write_moved(
+    table: Table, task: FileScanTask, keep: BooleanExpression, attempt: uuid.UUID
+) -> tuple[list[DataFile], int]:
+    """The same for a file of an older partition spec: its rows move to the partitions of the current one.
+
+    A snapshot of PyIceberg adds files of one spec only, the current one. Holds one data file in memory (rule 20).
+    """
+    rows = ArrowScan(table.metadata, table.io, table.schema(), keep).to_table([task])
+    kept = rows.num_rows
+    if kept == task.file.record_count:
+        return [], kept
+    files = []
+    for partition, part in _partitioned(table, rows):
+        path = data_path(table, attempt, f"keep-{uuid.uuid4()}")
+        with ParquetSink(table.io, path, table.schema(), table.properties) as sink:
+            for batch in part.to_batches():
+                sink.write(batch)
+            written = sink.close()
+        if written is not None:
+            files.append(data_file(table, path, written.bytes, written.rows, partition, written.statistics))
+    return files, kept
+
+
+def _partitioned(table: Table, rows: pa.Table) -> Iterator[tuple[Record, pa.Table]]:
+    """The rows of each partition of the table's current spec."""
+    spec, schema = table.spec(), table.schema()
+    if rows.num_rows == 0:
+        return
+    if not spec.fields:
+        yield Record(), rows
+        return
+    values = []
+    for f in spec.fields:
+        source = schema.find_field(f.source_id)
+        values.append(f.transform.pyarrow_transform(source.field_type)(rows.column(source.name)))
+    names = [f"p{i}" for i in range(len(values))]
+    numbered = pa.table([*values, pa.array(range(rows.num_rows))], names=[*names, "row"])
+    for group in numbered.group_by(names, use_threads=False).aggregate([("row", "list")]).to_pylist():
+        key = PartitionKey(
+            [PartitionFieldValue(f, group[n]) for f, n in zip(spec.fields, names, strict=True)], spec, schema
+        )
+        yield key.partition, rows.take(group["row_list"])
 
 
 def data_path(table: Table, attempt: uuid.UUID, name: str) -> str:

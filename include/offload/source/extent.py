@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from include.offload.model import Cell, Extent, PartitionColumn, Projection
 from include.offload.source.client import Client
-from include.offload.source.sql import cursor_us_sql, instant_sql, literal, quote, spans_sql, window_sql
+from include.offload.source.sql import WINDOW, cursor_us_sql, instant_sql, literal, quote, spans_sql, window_sql
 from include.offload.spec.fields import yaml_text
 from include.offload.windows import Grid, Span
 
@@ -34,15 +34,16 @@ class ExtentQuery:
         return f"{quote(self.database)}.{quote(self.table)}{' FINAL' if self.final else ''}"
 
     def cells_sql(self, spans: Sequence[Span]) -> str:
-        keys = "".join(f", {c.expr} AS p{i}" for i, c in enumerate(self.partition))
-        group = "".join(f", p{i}" for i in range(len(self.partition)))
+        # aliases that no column has: ClickHouse puts an alias in the place of a column of its name, everywhere
+        keys = "".join(f", {c.expr} AS __offload_p{i}" for i, c in enumerate(self.partition))
+        group = "".join(f", __offload_p{i}" for i in range(len(self.partition)))
         expiry = f"toUnixTimestamp64Micro(min({self.expiry}))" if self.expiry else "NULL"
         sequence = f"max({quote(self.sequence)})" if self.sequence else "NULL"
         return (
-            f"SELECT {window_sql(self.cursor, self.grid.width_us)} AS w, count(){self._readable()} AS n,"
-            f" sum({self.projection.hash_sql}) AS h, {expiry} AS e, {sequence} AS s{keys}"
+            f"SELECT {window_sql(self.cursor, self.grid.width_us)} AS {WINDOW}, count(){self._readable()},"
+            f" sum({self.projection.hash_sql}), {expiry}, {sequence}{keys}"
             f" FROM {self.source} WHERE {spans_sql(self.cursor, spans)}"
-            f" GROUP BY w{group} ORDER BY w{group}"
+            f" GROUP BY {WINDOW}{group} ORDER BY {WINDOW}{group}"
         )
 
     def _readable(self) -> str:
@@ -54,7 +55,7 @@ class ExtentQuery:
                 f" columns.overrides {yaml_text(column.source)}: {{type: binary}}"
             )
             # on the grouped keys, so it costs one look a cell and not one a row
-            out += f" + throwIf(NOT isValidUTF8(ifNull(toString(p{i}), '')), {why})"
+            out += f" + throwIf(NOT isValidUTF8(ifNull(toString(__offload_p{i}), '')), {why})"
         return out
 
 
@@ -68,8 +69,8 @@ def min_cursor_us(client: Client, query: ExtentQuery) -> int | None:
 def cut_to_limit(client: Client, query: ExtentQuery, span: Span, limit: int = MAX_WINDOWS_PER_PLAN) -> Span:
     """`span`, shortened so that it holds no more than `limit` windows with rows."""
     sql = (
-        f"SELECT DISTINCT {window_sql(query.cursor, query.grid.width_us)} AS w FROM {query.source}"
-        f" WHERE {spans_sql(query.cursor, [span])} ORDER BY w LIMIT 1 OFFSET {limit}"
+        f"SELECT DISTINCT {window_sql(query.cursor, query.grid.width_us)} AS {WINDOW} FROM {query.source}"
+        f" WHERE {spans_sql(query.cursor, [span])} ORDER BY {WINDOW} LIMIT 1 OFFSET {limit}"
     )
     beyond = client.query(sql)
     return Span(span.lo, query.grid.span(int(beyond[0][0])).lo) if beyond else span

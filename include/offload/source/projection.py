@@ -9,6 +9,7 @@ from __future__ import annotations
 import decimal
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from include.offload.errors import (
@@ -65,9 +66,13 @@ def project(spec: TableSpec, source: SourceTable) -> Projection:
     return Projection(tuple(columns), fingerprint(columns))
 
 
-def fingerprint(columns: list[ProjectedColumn]) -> str:
-    """SHA-256 over names, expressions and types: equal fingerprints, comparable hashes (rule 10)."""
-    facts = [FINGERPRINT_VERSION, [[c.name, c.expr, c.iceberg_type] for c in columns]]
+def fingerprint(columns: list[ProjectedColumn], returned: Sequence[tuple[int, int]] = ()) -> str:
+    """SHA-256 over names, expressions and types: equal fingerprints, comparable hashes (rule 10).
+
+    returned: field ids of dropped columns that came back, and how often: their old values are only in the lake.
+    """
+    facts: list[object] = [FINGERPRINT_VERSION, [[c.name, c.expr, c.iceberg_type] for c in columns]]
+    facts += [list(returned)] if returned else []
     return hashlib.sha256(json.dumps(facts, ensure_ascii=False, separators=(",", ":")).encode()).hexdigest()
 
 

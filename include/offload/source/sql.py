@@ -7,6 +7,9 @@ from collections.abc import Iterable
 from include.offload.model import PartitionColumn, PartitionValue
 from include.offload.windows import Span
 
+WINDOW = "__offload_window"
+"""The alias of the window number, and no column's name: ClickHouse would put it in the place of that column."""
+
 
 def quote(identifier: str) -> str:
     """A ClickHouse identifier in backticks, whatever is in it."""

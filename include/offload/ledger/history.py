@@ -1,0 +1,39 @@
+"""What earlier plans knew of the columns: a window's hash means what the projection of its own time says (rule 10)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import text
+
+from include.offload.ledger.store import Head, Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class PastProjection:
+    """The column names of a committed plan, and the Iceberg schema that its files were written with.
+
+    schema_json: when the plan's own commit changed the schema; else schema_id, None for the table's first schema.
+    """
+
+    columns: tuple[str, ...]
+    schema_id: int | None
+    schema_json: str | None
+
+
+def past_projection(ledger: Ledger, head: Head, fingerprint: str) -> PastProjection | None:
+    """The projection behind a fingerprint, None when no committed plan of the ledger has it."""
+    with ledger.begin() as c:
+        row = c.execute(
+            text(
+                "SELECT document -> 'projection' -> 'columns' AS columns, document -> 'target' ->> 'schema_id' AS id,"
+                " document -> 'evolution' ->> 'schema_json' AS evolved FROM offload.plans"
+                " WHERE table_id = :table_id AND status = 'committed'"
+                " AND document -> 'projection' ->> 'fingerprint' = :fingerprint ORDER BY created_at DESC LIMIT 1"
+            ),
+            {"table_id": head.table_id, "fingerprint": fingerprint},
+        ).one_or_none()
+    if row is None:
+        return None
+    names = tuple(str(c["name"]) for c in row.columns)
+    return PastProjection(names, None if row.id is None else int(row.id), row.evolved)
