@@ -67,7 +67,8 @@ class Request:
     database: str | None = None
     query_id: str = ""
     role: str = ""
-    profile: str | None = None
+    profile: Mapping[str, str] | None = None
+    """Values of the settings profile that has the role's name; None: no profile."""
 
 
 @dataclass(slots=True)
@@ -175,8 +176,11 @@ class Engine:
         connection = Connection(self._url)
         try:
             _checked(connection, f"SET ROLE {identifier(request.role)}", "TSV")
-            if request.profile:
-                _checked(connection, f"SET profile = {quote(request.profile)}", "TSV")
+            if request.profile is not None:
+                # the engine takes only the bounds of a profile this way; its values follow, and lock what is to stay
+                _checked(connection, f"SET profile = {quote(request.role)}", "TSV")
+                values = ", ".join(f"{identifier(k)} = {quote(v)}" for k, v in request.profile.items())
+                _checked(connection, f"SET {values}", "TSV")
             if request.database:
                 _checked(connection, f"USE {identifier(request.database)}", "TSV")
             pairs = [f"{identifier(k)} = {quote(v)}" for k, v in request.settings.items()]

@@ -28,7 +28,7 @@ from typing import IO, Any
 from urllib.parse import parse_qsl, urlsplit
 
 from local import ports
-from local.clickhouse_access import ADMIN_ROLE, embedded_users, shipped, widened
+from local.clickhouse_access import ADMIN_ROLE, Access, embedded_users, shipped, widened
 from local.clickhouse_body import BodyError, chunks_of, form_fields
 from local.clickhouse_engine import Engine, EngineError, Request, text_of
 from local.clickhouse_sql import MultipleStatementsError, Statement, masked, parse
@@ -72,8 +72,16 @@ class Front(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, port: int, engine: Engine, passwords: Mapping[str, str], admins: frozenset[str]) -> None:
+    def __init__(
+        self,
+        port: int,
+        engine: Engine,
+        passwords: Mapping[str, str],
+        admins: frozenset[str],
+        access: Mapping[str, Access],
+    ) -> None:
         self.engine = engine
+        self.profiles = {a.name: {k: b.value for k, b in a.settings.items()} for a in access.values()}
         self.passwords = passwords
         self.admins = admins
         super().__init__((ports.HOST, port), Handler)
@@ -140,7 +148,7 @@ class Handler(BaseHTTPRequestHandler):
             database=params.get("database") or self.headers.get("X-ClickHouse-Database"),
             query_id=self.query_id,
             role=ADMIN_ROLE if user in self.server.admins else user,
-            profile=None if user in self.server.admins else user,
+            profile=None if user in self.server.admins else self.server.profiles[user],
         )
         statement, data = self._statement(params.get("query", ""), body)
         if not statement.keyword:
@@ -350,7 +358,8 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     access = shipped() if options.listed else widened(shipped())
     engine = Engine(options.data, options.data.parent / "etc", embedded_users(access))
-    front = Front(options.port, engine, json.loads(options.passwords.read_text()), frozenset(options.admins.split(",")))
+    passwords, admins = json.loads(options.passwords.read_text()), frozenset(options.admins.split(","))
+    front = Front(options.port, engine, passwords, admins, access)
 
     def stop(*_: object) -> None:
         threading.Thread(target=front.shutdown, daemon=True).start()

@@ -76,11 +76,13 @@ def ensure(home: Home) -> dict[str, str]:
         path = home.secrets / name
         if not path.exists():
             write(path, make())
+        path.chmod(0o600)
         values[name] = path.read_text().strip()
     for name, text in derived(home, values).items():
         path = home.secrets / name
         if not path.exists() or path.read_text() != text:
             write(path, text)
+        path.chmod(0o600)
     return values
 
 
