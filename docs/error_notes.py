@@ -20,8 +20,9 @@ NOTES: dict[str, str] = {
         No replica of the connection answers within five seconds. Nothing was planned or committed. While a table's
         rows wait, their time to live runs: look at the oldest pending expiry in `bin/offload status`.""",
     "OFL-202": """
-        The password was rotated on one side only, or the user may not read the table. The user needs SELECT on the
-        table and on `system.parts`, `system.columns`, `system.tables` and `system.replicas`.""",
+        The password was rotated on one side only, or the user may not read the table: every table needs its line in
+        [`clickhouse.sql`](../deploy/sql/clickhouse.sql). What else is granted, and why, is in
+        [permissions.md](permissions.md).""",
     "OFL-203": """
         The table was dropped or renamed, or the spec names another database: the path `dags/tables/<db>/<table>.yaml`
         is the identity unless `source` says otherwise.""",

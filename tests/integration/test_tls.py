@@ -7,6 +7,9 @@ proxy of the test's ends it in front of them; what is tested is our side: URI, c
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ from urllib.parse import quote
 import pytest
 
 from include.offload.errors import LEDGER_UNREACHABLE, SETTING_MISSING, TLS_UNTRUSTED, OffloadError
-from include.offload.settings import load
+from include.offload.settings import ROOT, load
 from include.offload.source.client import Client, parse_uri
 from tests.support.domain import Domain, DomainTable, MakeDomainTable, said, spark_submit
 from tests.support.tls import Authority, TlsProxy, authority
@@ -194,6 +197,51 @@ def test_a_postgresql_without_tls_is_not_talked_to_when_tls_is_asked_for(
     assert refused.value.kind is LEDGER_UNREACHABLE
     assert "SSL" in str(refused.value)
     t.unverifiable = "nothing was offloaded"
+
+
+CATALOG_PROGRAM = """
+import sys
+from include.offload.errors import OffloadError
+from include.offload.lake.catalog import open_catalog
+from include.offload.lake.reach import reaching
+try:
+    with reaching():
+        catalog = open_catalog("lake")
+        catalog.create_namespace_if_not_exists("dom")
+        table = catalog.load_table(sys.argv[1])
+        print(table.scan().to_arrow().num_rows)
+except OffloadError as error:
+    print(error.id)
+"""
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_the_catalog_and_the_store_through_tls(
+    domain: Domain, table: MakeDomainTable, ours: Authority, stranger: Authority, tmp_path: Path, trusted: bool
+) -> None:
+    """Their libraries take a CA from the environment only, so in a process of its own."""
+    from local import ports
+
+    t = table().fill(0)
+    t.run()
+    proxies = [TlsProxy(ports.port(name), ours) for name in ("ICEBERG", "S3")]
+    configured = domain.servers.secret(".pyiceberg.yaml")
+    for name, proxy in zip(("ICEBERG", "S3"), proxies, strict=True):
+        configured = configured.replace(f"http://127.0.0.1:{ports.port(name)}", f"https://127.0.0.1:{proxy.port}")
+    (tmp_path / ".pyiceberg.yaml").write_text(configured + "\n")
+    # the catalog's CA is right in both: so both get as far as the store
+    files = {"REQUESTS_CA_BUNDLE": str(ours.ca), "SSL_CERT_FILE": str(ours.ca if trusted else stranger.ca)}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", CATALOG_PROGRAM, ".".join(t.target)],
+            cwd=ROOT, env={**os.environ, **files, "PYICEBERG_HOME": str(tmp_path)}, capture_output=True, text=True,
+            timeout=60, check=True,
+        )  # fmt: skip
+    finally:
+        for proxy in proxies:
+            proxy.close()
+    assert done.stdout.split() == ["10" if trusted else TLS_UNTRUSTED.id], done.stderr[-1000:]
+    assert (proxies[0].accepted > 0, proxies[1].accepted > 0) == (True, trusted)
 
 
 @pytest.mark.parametrize(

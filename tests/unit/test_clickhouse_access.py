@@ -20,6 +20,12 @@ def test_every_statement_is_one_that_clickhouse_parses(engine: Engine) -> None:
         assert engine.query("SELECT formatQuery({sql:String})", {"sql": statement}), statement
 
 
+@pytest.mark.parametrize("name", ["clickhouse.sql", "postgres.sql"])
+def test_the_page_shows_the_file_as_it_is(name: str) -> None:
+    page = (ROOT / "docs" / "permissions.md").read_text(encoding="utf-8")
+    assert (ROOT / "deploy" / "sql" / name).read_text(encoding="utf-8").rstrip() in page
+
+
 def test_the_listed_tables_are_those_of_the_shipped_specs() -> None:
     specs = load_specs(ROOT / "dags" / "tables").specs
     granted = {
