@@ -72,7 +72,7 @@ def _certificate(
 
 
 class TlsProxy:
-    """Listens with TLS on a free port of loopback, passes bytes on to a plain port, and counts the handshakes."""
+    """Listens with TLS on a free port of loopback, passes bytes on to a plain port, and counts what clients said."""
 
     def __init__(self, target: int, certificate: Authority, *, postgres: bool = False) -> None:
         """postgres: answer PostgreSQL's request for TLS first, as its server does."""
@@ -83,7 +83,8 @@ class TlsProxy:
         self._listener = socket.create_server((HOST, 0))
         self._open: set[socket.socket] = {self._listener}
         self.port: int = self._listener.getsockname()[1]
-        self.accepted = 0
+        self.received = 0
+        """Bytes from clients, after the handshake."""
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
@@ -115,21 +116,20 @@ class TlsProxy:
             # a client that does not trust us hangs up
             raw.close()
             return
-        self.accepted += 1
         server = socket.create_connection((HOST, self._target))
         self._open |= {client, server}
         back = threading.Thread(target=self._pump, args=(server, client), daemon=True)
         back.start()
-        self._pump(client, server)
+        self._pump(client, server, count=True)
         back.join()
         for one in (client, server):
             one.close()
             self._open.discard(one)
 
-    @staticmethod
-    def _pump(source: socket.socket, sink: socket.socket) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket, *, count: bool = False) -> None:
         with contextlib.suppress(OSError, ValueError):
             while data := source.recv(1 << 16):
+                self.received += len(data) if count else 0
                 sink.sendall(data)
         for one in (source, sink):
             with contextlib.suppress(OSError):
