@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import stat
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -268,6 +269,12 @@ def test_secrets_are_files_for_their_owner_alone(data_stack: Servers) -> None:
     assert {p.name: stat.S_IMODE(p.stat().st_mode) for p in folder.iterdir() if p.is_file()} == {
         p.name: 0o600 for p in folder.iterdir() if p.is_file()
     }
+
+
+def test_the_places_of_secrets_are_outside_git() -> None:
+    places = [".run/secrets/offload_ledger_uri", ".run/compose-secrets/offload.env", ".env", ".run/jobs/secrets-x.env"]
+    done = subprocess.run(["git", "check-ignore", *places], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == places
 
 
 def test_a_secret_that_was_opened_to_others_is_closed_by_the_next_start(tmp_path: Path) -> None:
