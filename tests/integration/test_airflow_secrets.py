@@ -162,7 +162,7 @@ def test_no_secret_is_anywhere_but_in_its_file(
     printed: dict[str, str] = {}
     with ProcessWatch(canaries) as watch, shown(canaries.values["control"]):
         for table in (good, wrong, away):
-            airflow.discover(table.dag_id)
+            airflow.discover(table.dag_id, limit_s=180)
         runs = [airflow.ask(table.dag_id) for table in (good, wrong, away)]
         airflow.green(runs[0])
         for run, id in zip(runs[1:], ("OFL-202", "OFL-501"), strict=True):
