@@ -12,12 +12,17 @@ NOTES: dict[str, str] = {
         A task found no Airflow connection (`offload_clickhouse`, `offload_ledger`, `offload_spark`), or the command
         line found neither the environment variable nor the file in `$OFFLOAD_HOME/secrets/`. The message names the one
         that is missing.""",
+    "OFL-103": """
+        TLS is on, and the certificate that the server showed is not signed by the CA that the connection names, is for
+        another host name, has expired, or the CA file is missing on the machine that runs the task. Nothing was sent:
+        no password, no query. The settings are in [howto-production.md](howto-production.md#tls).""",
     "OFL-201": """
         No replica of the connection answers within five seconds. Nothing was planned or committed. While a table's
         rows wait, their time to live runs: look at the oldest pending expiry in `bin/offload status`.""",
     "OFL-202": """
-        The password was rotated on one side only, or the user may not read the table. The user needs SELECT on the
-        table and on `system.parts`, `system.columns`, `system.tables` and `system.replicas`.""",
+        The password was rotated on one side only, or the user may not read the table: every table needs its line in
+        [`clickhouse.sql`](../deploy/sql/clickhouse.sql). What else is granted, and why, is in
+        [permissions.md](permissions.md).""",
     "OFL-203": """
         The table was dropped or renamed, or the spec names another database: the path `dags/tables/<db>/<table>.yaml`
         is the identity unless `source` says otherwise.""",

@@ -7,7 +7,8 @@ Facts about chdb 4.4 that shape this module:
   '/dev/fd/N' APPEND` writes one clean stream into a pipe, for every statement that returns rows.
 - A reader that goes away does not stop the query (the failed write is swallowed): KILL QUERY does.
 - A query id can not be chosen: a leading comment carries ours, and `system.processes` shows it.
-- It has no users: `SET readonly=2` before the first statement makes a connection read-only for good.
+- It has one user and takes none by SQL, but it reads roles, grants and profiles from a file: `SET ROLE` and
+  `SET profile` before the statement give a connection the rights of one role. One statement: it can't go back.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ PIPE_BYTES = 1 << 20
 CONFIG = """<clickhouse>
     <send_crash_reports><enabled>false</enabled></send_crash_reports>
     <mark_cache_size>268435456</mark_cache_size>
+    <users_config>{users}</users_config>
 </clickhouse>
 """
 _CODE = re.compile(r"Code: (\d+)\.")
@@ -64,7 +66,9 @@ class Request:
     parameters: Mapping[str, str] = field(default_factory=dict)
     database: str | None = None
     query_id: str = ""
-    readonly: bool = False
+    role: str = ""
+    profile: Mapping[str, str] | None = None
+    """Values of the settings profile that has the role's name; None: no profile."""
 
 
 @dataclass(slots=True)
@@ -80,9 +84,13 @@ class Running:
 class Engine:
     """The owner of a data directory. Raises EngineError for what ClickHouse refuses."""
 
-    def __init__(self, data: Path, config: Path) -> None:
-        data.mkdir(parents=True, exist_ok=True, mode=0o700)
-        config.write_text(CONFIG)
+    def __init__(self, data: Path, etc: Path, users: str) -> None:
+        """etc: where the engine's configuration is written; users: roles, grants and profiles as XML."""
+        for folder in (data, etc):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        config, access = etc / "clickhouse.xml", etc / "clickhouse-users.xml"
+        access.write_text(users)
+        config.write_text(CONFIG.format(users=access))
         self._url = f"{data}?config-file={config}"
         self._root = Connection(self._url)
         self._lock = threading.Lock()
@@ -167,8 +175,12 @@ class Engine:
     def _connection(self, request: Request) -> Iterator[Connection]:
         connection = Connection(self._url)
         try:
-            if request.readonly:
-                _checked(connection, "SET readonly = 2", "TSV")
+            _checked(connection, f"SET ROLE {identifier(request.role)}", "TSV")
+            if request.profile is not None:
+                # the engine takes only the bounds of a profile this way; its values follow, and lock what is to stay
+                _checked(connection, f"SET profile = {quote(request.role)}", "TSV")
+                values = ", ".join(f"{identifier(k)} = {quote(v)}" for k, v in request.profile.items())
+                _checked(connection, f"SET {values}", "TSV")
             if request.database:
                 _checked(connection, f"USE {identifier(request.database)}", "TSV")
             pairs = [f"{identifier(k)} = {quote(v)}" for k, v in request.settings.items()]

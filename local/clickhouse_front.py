@@ -1,9 +1,10 @@
 """ClickHouse's HTTP interface over chdb: `python -m local.clickhouse_front`. One process owns the data directory.
 
-Two users, their passwords from 0600 files: `offload` may only read (readonly = 2, as the pipeline's user should),
-`k2_admin` may do anything. What a client sees is what a server would say: status, `X-ClickHouse-*` headers, error
-text, and a connection that breaks when a query fails after its first bytes were sent. Left out, with an error that says
-so: sessions (a `session_id` is ignored), external data, compressed answers (declined), the native `compress=1` framing.
+Three users, their passwords from a 0600 file, their rights from `deploy/sql/clickhouse.sql`: `offload` reads,
+`offload_guard` stops and starts TTL merges, `k2_admin` may do anything. What a client sees is what a server would say:
+status, `X-ClickHouse-*` headers, error text, and a connection that breaks when a query fails after its first bytes were
+sent. Left out, with an error that says so: sessions (a `session_id` is ignored), external data, compressed answers
+(declined), the native `compress=1` framing.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ from typing import IO, Any
 from urllib.parse import parse_qsl, urlsplit
 
 from local import ports
+from local.clickhouse_access import ADMIN_ROLE, Access, embedded_users, shipped, widened
 from local.clickhouse_body import BodyError, chunks_of, form_fields
 from local.clickhouse_engine import Engine, EngineError, Request, text_of
-from local.clickhouse_sql import MultipleStatementsError, Statement, parse
+from local.clickhouse_sql import MultipleStatementsError, Statement, masked, parse
 
 log = logging.getLogger("clickhouse")
 CHUNK = 1 << 20
@@ -65,15 +67,23 @@ class ClientGoneError(ConnectionError):
 
 
 class Front(ThreadingHTTPServer):
-    """The server: an engine, and the password of each user. `writers` are the users that may do more than read."""
+    """The server: an engine, and the password of each user. `admins`: who may do anything; others are roles by name."""
 
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, port: int, engine: Engine, passwords: Mapping[str, str], writers: frozenset[str]) -> None:
+    def __init__(
+        self,
+        port: int,
+        engine: Engine,
+        passwords: Mapping[str, str],
+        admins: frozenset[str],
+        access: Mapping[str, Access],
+    ) -> None:
         self.engine = engine
+        self.profiles = {a.name: {k: b.value for k, b in a.settings.items()} for a in access.values()}
         self.passwords = passwords
-        self.writers = writers
+        self.admins = admins
         super().__init__((ports.HOST, port), Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -137,12 +147,13 @@ class Handler(BaseHTTPRequestHandler):
             parameters={k.removeprefix("param_"): v for k, v in params.items() if k.startswith("param_")},
             database=params.get("database") or self.headers.get("X-ClickHouse-Database"),
             query_id=self.query_id,
-            readonly=user not in self.server.writers,
+            role=ADMIN_ROLE if user in self.server.admins else user,
+            profile=None if user in self.server.admins else self.server.profiles[user],
         )
         statement, data = self._statement(params.get("query", ""), body)
         if not statement.keyword:
             raise EngineError(62, "Code: 62. DB::Exception: Syntax error: Empty query (SYNTAX_ERROR)")
-        log.info("query %s %s: %s", self.query_id, user, " ".join(text_of(statement.head[:300]).split()))
+        log.info("query %s %s: %s", self.query_id, user, " ".join(masked(text_of(statement.head))[:300].split()))
         if statement.data_at is not None:
             written = self.server.engine.insert(statement, request, data)
             self._answer(200, b"", self._headers({"written_rows": str(written)}))
@@ -341,13 +352,14 @@ def main() -> None:
     arguments.add_argument("--port", type=int, default=ports.port("CLICKHOUSE"))
     arguments.add_argument("--data", type=Path, required=True)
     arguments.add_argument("--passwords", type=Path, required=True, help="JSON: user to password; mode 0600")
-    arguments.add_argument("--writers", default="k2_admin", help="users that may do more than read, comma-separated")
+    arguments.add_argument("--admins", default="k2_admin", help="users that may do anything, comma-separated")
+    arguments.add_argument("--listed", action="store_true", help="grant the tables that the SQL file lists, no others")
     options = arguments.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    engine = Engine(options.data, options.data.parent / "etc" / "clickhouse.xml")
-    front = Front(
-        options.port, engine, json.loads(options.passwords.read_text()), frozenset(options.writers.split(","))
-    )
+    access = shipped() if options.listed else widened(shipped())
+    engine = Engine(options.data, options.data.parent / "etc", embedded_users(access))
+    passwords, admins = json.loads(options.passwords.read_text()), frozenset(options.admins.split(","))
+    front = Front(options.port, engine, passwords, admins, access)
 
     def stop(*_: object) -> None:
         threading.Thread(target=front.shutdown, daemon=True).start()

@@ -24,6 +24,18 @@ WITH_OUTPUT = frozenset(
 )
 """Statements that take INTO OUTFILE; a parenthesis at the start counts too. All others are run as they are."""
 
+_LITERAL = r"'(?:[^'\\]|\\.|'')*'"
+_KEYS = re.compile(
+    rf"\b((?:s3|gcs|iceberg|deltalake|hudi|azure|remote|mysql|postgresql|mongodb|redis)\w*\s*\(\s*{_LITERAL})"
+    rf"(?:\s*,\s*{_LITERAL})+|\b(IDENTIFIED\b[^']*){_LITERAL}",
+    re.IGNORECASE,
+)
+
+
+def masked(text: str) -> str:
+    """The statement without the keys of table functions and the passwords of users, as ClickHouse logs it."""
+    return _KEYS.sub(lambda m: f"{m[1]}, '[HIDDEN]'" if m[1] else f"{m[2]}'[HIDDEN]'", text)
+
 
 @dataclass(frozen=True, slots=True)
 class Statement:

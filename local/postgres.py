@@ -19,12 +19,13 @@ import psycopg
 from psycopg import sql
 
 from local import ports, secrets
-from local.paths import Home
+from local.paths import ROOT, Home
 
 NOBODY = 65534
-ROLES = {"airflow": "airflow_db_password", "offload_ledger": "ledger_password", "iceberg": "iceberg_db_password"}
-DATABASES = {"airflow": "airflow", "offload": "offload_ledger", "iceberg": "iceberg"}
-"""Database to owner. Nobody else may connect."""
+LEDGER_SQL = ROOT / "deploy" / "sql" / "postgres.sql"
+"""What an administrator runs on a server of his own: the ledger's role, database and schema."""
+ROLES = {"airflow": "airflow_db_password", "iceberg": "iceberg_db_password"}
+"""Each owns the database of its name, and nobody else may connect to that."""
 SETTINGS = {
     "listen_addresses": f"'{ports.HOST}'",
     "unix_socket_directories": "''",
@@ -106,15 +107,37 @@ def bootstrap(home: Home) -> None:
     with psycopg.connect(secrets.read(home, "postgres_uri"), autocommit=True) as connection:
         for role, secret in ROLES.items():
             known = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)).fetchone()
-            verb = "ALTER" if known else "CREATE"
+            # hashed here: a statement that fails is written to the server's log
+            hashed = connection.pgconn.encrypt_password(secrets.read(home, secret).encode(), role.encode()).decode()
             connection.execute(
                 sql.SQL("{} ROLE {} LOGIN PASSWORD {}").format(
-                    sql.SQL(verb), sql.Identifier(role), sql.Literal(secrets.read(home, secret))
+                    sql.SQL("ALTER" if known else "CREATE"), sql.Identifier(role), sql.Literal(hashed)
                 )
             )
-        for database, owner in DATABASES.items():
-            name = sql.Identifier(database)
-            if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (database,)).fetchone():
-                connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(name, sql.Identifier(owner)))
+            name = sql.Identifier(role)
+            if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (role,)).fetchone():
+                connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(name, name))
             connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(name))
+        connection.execute("REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC")
+    _run_ledger_sql(home)
     upgrade(secrets.read(home, "offload_ledger_uri"))
+
+
+def _run_ledger_sql(home: Home) -> None:
+    """The shipped file, by psql. Raises CalledProcessError with psql's words."""
+    environment = {
+        "PGHOST": ports.HOST,
+        "PGPORT": str(ports.port("POSTGRES")),
+        "PGUSER": "postgres",
+        "PGDATABASE": "postgres",
+        "PGPASSWORD": secrets.read(home, "postgres_password"),
+        "LEDGER_PASSWORD": secrets.read(home, "ledger_password"),
+    }
+    subprocess.run(
+        [str(binaries() / "psql"), "--no-psqlrc", "--quiet", "--tuples-only", "--set=ON_ERROR_STOP=1", "--file=-"],
+        input=f"\\getenv ledger_password LEDGER_PASSWORD\n\\i '{LEDGER_SQL}'\n",
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )

@@ -21,6 +21,7 @@ BUCKET = "lake"
 SQL_BUCKET = "sqllake"
 """A plain bucket, the warehouse of the SQL catalog `lake_sql`."""
 READER = "offload"
+GUARD = "offload_guard"
 ADMIN = "k2_admin"
 S3_REGION = "us-east-1"
 
@@ -39,9 +40,12 @@ GENERATED = {
     "ledger_password": _token,
     "iceberg_db_password": _token,
     "clickhouse_password": _token,
+    "clickhouse_guard_password": _token,
     "clickhouse_admin_password": _token,
     "s3_access_key": lambda: "offload" + secrets.token_hex(8),
     "s3_secret_key": _token,
+    "s3_sql_access_key": lambda: "sqllake" + secrets.token_hex(8),
+    "s3_sql_secret_key": _token,
     "airflow_admin_password": _token,
     "airflow_fernet_key": _fernet,
     "airflow_jwt_secret": lambda: secrets.token_urlsafe(64),
@@ -72,11 +76,13 @@ def ensure(home: Home) -> dict[str, str]:
         path = home.secrets / name
         if not path.exists():
             write(path, make())
+        path.chmod(0o600)
         values[name] = path.read_text().strip()
     for name, text in derived(home, values).items():
         path = home.secrets / name
         if not path.exists() or path.read_text() != text:
             write(path, text)
+        path.chmod(0o600)
     return values
 
 
@@ -84,9 +90,14 @@ def derived(home: Home, values: dict[str, str]) -> dict[str, str]:
     """Every file that follows from the generated values and the ports."""
     return {
         "offload_clickhouse_uri": clickhouse_uri(READER, values["clickhouse_password"]),
+        "offload_clickhouse_guard_uri": clickhouse_uri(GUARD, values["clickhouse_guard_password"]),
         "clickhouse_admin_uri": clickhouse_uri(ADMIN, values["clickhouse_admin_password"]),
         "clickhouse_passwords.json": json.dumps(
-            {READER: values["clickhouse_password"], ADMIN: values["clickhouse_admin_password"]}
+            {
+                READER: values["clickhouse_password"],
+                GUARD: values["clickhouse_guard_password"],
+                ADMIN: values["clickhouse_admin_password"],
+            }
         ),
         "postgres_uri": postgres_uri("postgres", values["postgres_password"], "postgres"),
         "offload_ledger_uri": postgres_uri("offload_ledger", values["ledger_password"], "offload"),
@@ -109,13 +120,6 @@ def postgres_uri(user: str, password: str, database: str, driver: str = "postgre
 
 def pyiceberg(values: dict[str, str]) -> str:
     """PyIceberg's configuration: the REST catalog `lake` and `lake_sql` in PostgreSQL; strictyaml reads no JSON."""
-    store = {
-        "s3.endpoint": f"http://{ports.HOST}:{ports.port('S3')}",
-        "s3.access-key-id": values["s3_access_key"],
-        "s3.secret-access-key": values["s3_secret_key"],
-        "s3.region": S3_REGION,
-        "s3.force-virtual-addressing": "false",
-    }
     rest = {
         "type": "rest",
         "uri": f"http://{ports.HOST}:{ports.port('ICEBERG')}",
@@ -129,23 +133,37 @@ def pyiceberg(values: dict[str, str]) -> str:
         "uri": postgres_uri("iceberg", values["iceberg_db_password"], "iceberg", "postgresql+psycopg"),
         "warehouse": f"s3://{SQL_BUCKET}/",
     }
-    catalogs = {"lake": rest | store, "lake_sql": sql | store}
+    catalogs = {
+        "lake": rest | _store(values["s3_access_key"], values["s3_secret_key"]),
+        "lake_sql": sql | _store(values["s3_sql_access_key"], values["s3_sql_secret_key"]),
+    }
     lines = ["catalog:"]
     for name, properties in catalogs.items():
         lines += [f"  {name}:", *(f"    {key}: {value}" for key, value in properties.items())]
     return "\n".join(lines) + "\n"
 
 
+def _store(key: str, secret: str) -> dict[str, str]:
+    return {
+        "s3.endpoint": f"http://{ports.HOST}:{ports.port('S3')}",
+        "s3.access-key-id": key,
+        "s3.secret-access-key": secret,
+        "s3.region": S3_REGION,
+        "s3.force-virtual-addressing": "false",
+    }
+
+
 def s3_identities(values: dict[str, str]) -> str:
-    """SeaweedFS's S3 users: one, for the bundle. The REST catalog's OAuth2 client is the same key pair."""
-    return json.dumps(
-        {
-            "identities": [
-                {
-                    "name": "offload",
-                    "credentials": [{"accessKey": values["s3_access_key"], "secretKey": values["s3_secret_key"]}],
-                    "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-                }
-            ]
-        }
-    )
+    """SeaweedFS's S3 users: a key for each bucket, and none for all. The REST catalog's OAuth2 client is the first."""
+    offload = s3_identity(BUCKET, values["s3_access_key"], values["s3_secret_key"])
+    sql = s3_identity(SQL_BUCKET, values["s3_sql_access_key"], values["s3_sql_secret_key"])
+    return json.dumps({"identities": [offload, sql]})
+
+
+def s3_identity(bucket: str, key: str, secret: str) -> dict[str, object]:
+    """One S3 user that reaches one bucket; `s3tables:*` are the calls of the REST catalog on a table bucket."""
+    return {
+        "name": f"offload-{bucket}",
+        "credentials": [{"accessKey": key, "secretKey": secret}],
+        "actions": [f"{action}:{bucket}" for action in ("Read", "Write", "List", "Tagging", "s3tables:*")],
+    }

@@ -4,21 +4,25 @@ Writes one file a secret into `.run/compose-secrets` (or `$OFFLOAD_COMPOSE_SECRE
 follows from it is written again. Compose mounts each file alone into the containers that name it. They run under other
 users than yours, so the files are readable (0444) and the directory is not (0700).
 
-Uses the standard library only: it runs before anything is installed.
+Uses the standard library only (what it imports from local/ too): it runs before anything is installed.
 """
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import os
 import secrets
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from local.clickhouse_access import server_users, shipped  # noqa: E402
+
 DEFAULT = ROOT / ".run" / "compose-secrets"
 
 
@@ -31,6 +35,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "airflow_db_password": _token,
     "ledger_password": _token,
     "clickhouse_password": _token,
+    "clickhouse_guard_password": _token,
     "clickhouse_admin_password": _token,
     "s3_access_key": lambda: "offload" + secrets.token_hex(8),
     "s3_secret_key": _token,
@@ -43,6 +48,7 @@ GENERATED: dict[str, Callable[[], str]] = {
 
 def derived(made: dict[str, str]) -> dict[str, str]:
     """The files that follow from the generated values. Hosts are the service names of docker-compose.yaml."""
+    guard = f"http://offload_guard:{quote(made['clickhouse_guard_password'])}@clickhouse:8123/"
     clickhouse = f"http://offload:{quote(made['clickhouse_password'])}@clickhouse:8123/"
     ledger = f"postgresql://offload_ledger:{quote(made['ledger_password'])}@postgres:5432/offload"
     connections = {
@@ -80,50 +86,30 @@ def derived(made: dict[str, str]) -> dict[str, str]:
         "s3.force-virtual-addressing": "false",
     }
     identity = {
-        "name": "offload",
+        "name": "offload-lake",
         "credentials": [{"accessKey": made["s3_access_key"], "secretKey": made["s3_secret_key"]}],
-        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+        # `s3tables:*` are the calls of the REST catalog on a table bucket
+        "actions": [f"{action}:lake" for action in ("Read", "Write", "List", "Tagging", "s3tables:*")],
     }
     return {
         "airflow_db_uri": f"postgresql+psycopg2://airflow:{quote(made['airflow_db_password'])}@postgres:5432/airflow",
         "airflow_connections.json": json.dumps(connections, indent=2),
         "airflow_passwords.json": json.dumps({"admin": made["airflow_admin_password"]}),
-        "offload.env": f"OFFLOAD_CLICKHOUSE_URI='{clickhouse}'\nOFFLOAD_LEDGER_URI='{ledger}'\n",
+        "offload.env": f"OFFLOAD_CLICKHOUSE_URI='{clickhouse}'\nOFFLOAD_LEDGER_URI='{ledger}'\n"
+        f"OFFLOAD_CLICKHOUSE_GUARD_URI='{guard}'\n",
         "pyiceberg.yaml": _pyiceberg(catalog),
         "s3.json": json.dumps({"identities": [identity]}),
-        "clickhouse-users.xml": _clickhouse_users(made["clickhouse_password"], made["clickhouse_admin_password"]),
+        "clickhouse-users.xml": server_users(
+            shipped(),
+            {"offload": made["clickhouse_password"], "offload_guard": made["clickhouse_guard_password"]},
+            ("offload_admin", made["clickhouse_admin_password"]),
+        ),
     }
 
 
 def _pyiceberg(catalog: dict[str, str]) -> str:
     """PyIceberg's configuration. Its parser takes block YAML only, no JSON; every value is text in quotes."""
     return "catalog:\n  lake:\n" + "".join(f"    {key}: '{value}'\n" for key, value in catalog.items())
-
-
-def _clickhouse_users(reader: str, admin: str) -> str:
-    """ClickHouse's users: `offload` reads, `offload_admin` may do anything."""
-    users = [
-        (
-            "offload",
-            reader,
-            "<profile>offload</profile>",
-            "<query>GRANT SELECT, S3, CREATE TEMPORARY TABLE ON *.*</query>",
-        ),
-        ("offload_admin", admin, "<profile>default</profile>", "<query>GRANT ALL ON *.* WITH GRANT OPTION</query>"),
-    ]
-    entries = "".join(
-        f"    <{name}>\n"
-        f"      <password_sha256_hex>{hashlib.sha256(password.encode()).hexdigest()}</password_sha256_hex>\n"
-        f"      <networks><ip>::/0</ip></networks>\n"
-        f"      {profile}\n      <quota>default</quota>\n      <grants>{grant}</grants>\n"
-        f"    </{name}>\n"
-        for name, password, profile, grant in users
-    )
-    # readonly 2: may read and choose its settings, and change nothing
-    return (
-        "<clickhouse>\n  <profiles>\n    <offload><readonly>2</readonly></offload>\n  </profiles>\n"
-        f"  <users>\n{entries}  </users>\n</clickhouse>\n"
-    )
 
 
 def write(folder: Path) -> list[str]:

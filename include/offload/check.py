@@ -29,6 +29,7 @@ from include.offload.planning import Leave, Left, Rules, decide, describe_left
 from include.offload.slicing import cut, rows_per_slice
 from include.offload.source.client import Client
 from include.offload.source.describe import describe
+from include.offload.source.expressions import confirm_expressions, expressions_of
 from include.offload.source.extent import MAX_WINDOWS_PER_PLAN, ExtentQuery, cut_to_limit, min_cursor_us, read_extent
 from include.offload.source.projection import partition_columns, sort_sql
 from include.offload.source.ttl import expiry_sql
@@ -171,6 +172,7 @@ def _plan(ctx: Context, spec: TableSpec, request: RunRequest) -> CheckResult:
 
 
 def _look(client: Client, spec: TableSpec, grid: Grid, table: Table | None) -> _Look:
+    confirm_expressions(client, expressions_of(spec), spec.identity)
     source = describe(client, spec.source.database, spec.source.table, spec.identity)
     _check_replica(client, spec)
     projection = project_onto(spec, source, table)

@@ -32,6 +32,9 @@ def _kind(id: str, title: str, next_step: str, *, retry: bool = False) -> ErrorK
 # 1xx: the spec and the settings
 SPEC_INVALID = _kind("OFL-101", "table spec is invalid", "bin/offload spec check")
 SETTING_MISSING = _kind("OFL-102", "a connection or setting is missing", "bin/offload stack status")
+TLS_UNTRUSTED = _kind(
+    "OFL-103", "a server's certificate is not trusted", "check the CA file and the host name in its connection"
+)
 # 2xx: the source, ClickHouse
 SOURCE_UNREACHABLE = _kind("OFL-201", "ClickHouse does not answer", "bin/offload stack status clickhouse", retry=True)
 SOURCE_REFUSED_LOGIN = _kind(

@@ -15,6 +15,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from include.offload.errors import SETTING_MISSING, OffloadError
 
 ROOT = Path(__file__).resolve().parents[2]
+TLS_FILES = ("ca_cert", "client_cert", "client_cert_key")
+"""What a ClickHouse URI or connection may say beside `verify`: paths of PEM files, by clickhouse-connect's names."""
 
 
 def home() -> Path:
@@ -25,8 +27,8 @@ def home() -> Path:
 class Settings(BaseSettings):
     """Connections and limits. Secret parts never show in `repr` or logs.
 
-    clickhouse_uri: `http[s]://user:password@host:port/` or several, comma-separated, one a replica.
-    ledger_uri: `postgresql://user:password@host:port/offload`.
+    clickhouse_uri: `http[s]://user:password@host:port/[?ca_cert=…]` or several, comma-separated, one a replica.
+    ledger_uri: `postgresql://user:password@host:port/offload[?sslmode=verify-full&sslrootcert=…]`.
     catalog: the name of the catalog in PyIceberg's own configuration (`.pyiceberg.yaml`, found through
     `PYICEBERG_HOME`, which defaults to the secrets directory).
     """

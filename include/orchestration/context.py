@@ -17,7 +17,7 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.sdk.log import mask_secret
 
 from include.offload.errors import SETTING_MISSING, OffloadError
-from include.offload.settings import Settings, load
+from include.offload.settings import TLS_FILES, Settings, load
 from include.offload.spec.model import TableSpec
 
 HTTP_PORT = 8123
@@ -58,13 +58,16 @@ def clickhouse_uri(conn: Connection) -> str:
     """`http[s]://user:password@host:port/`, comma-separated when the connection names replicas.
 
     Follows the official provider's connection type `clickhouse`: host, port, login, password, and
-    `secure`, `verify` in the extra. Raises OFL-102 for a connection without host.
+    `secure`, `verify` in the extra; beside them `ca_cert`, `client_cert`, `client_cert_key`, paths of PEM files.
+    Raises OFL-102 for a connection without host.
     """
     extra = conn.extra_dejson
     scheme = "https" if _flag(extra.get("secure", conn.conn_type == "https")) else "http"
     login = quote(conn.login or "default", safe="")
     secret = f":{quote(conn.password, safe='')}" if conn.password else ""
-    query = "?verify=false" if "verify" in extra and not _flag(extra["verify"]) else ""
+    tls = {"verify": "false"} if "verify" in extra and not _flag(extra["verify"]) else {}
+    tls |= {name: str(extra[name]) for name in TLS_FILES if extra.get(name)}
+    query = f"?{urlencode(tls)}" if tls and scheme == "https" else ""
     uris = [f"{scheme}://{login}{secret}@{host}/{query}" for host in _hosts(conn)]
     if not uris:
         raise OffloadError(SETTING_MISSING, f"the connection {conn.conn_id!r} names no host")

@@ -288,7 +288,7 @@ def test_a_bucket_that_does_not_exist(table: MakeDomainTable, domain: Domain, tm
 
 def test_a_store_that_refuses_the_key(table: MakeDomainTable, domain: Domain, tmp_path: Path) -> None:
     """The SQL catalog knows no key: the store refuses when the table is made."""
-    key = domain.servers.secret("s3_secret_key")
+    key = domain.servers.secret("s3_sql_secret_key")
     with catalog_file(domain, tmp_path, lambda c: c.replace(key, "wrong-one")):
         t = with_settings(table, load(catalog="lake_sql"))
         plan = t.check().plan.plan_id

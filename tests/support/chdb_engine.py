@@ -47,7 +47,11 @@ class Engine:
 
     def query(self, sql: str, params: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
         """All rows, like the client of the offload."""
-        data = self.raw(f"{sql} SETTINGS output_format_json_quote_64bit_integers = 0", "JSONCompact", params)
+        escapes = str.maketrans({"\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r", "\0": "\\0"})
+        bound = {k: v.translate(escapes) if isinstance(v, str) else v for k, v in (params or {}).items()}
+        explain = sql.startswith("EXPLAIN")
+        settings = "" if explain else " SETTINGS output_format_json_quote_64bit_integers = 0"
+        data = self.raw(f"{sql}{settings}", "JSONCompact", bound)
         return [tuple(row) for row in json.loads(data)["data"]] if data else []
 
     def arrow(self, sql: str) -> Any:

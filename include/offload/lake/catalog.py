@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Any
 
 from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.exceptions import NamespaceAlreadyExistsError, NoSuchTableError, TableAlreadyExistsError
@@ -27,7 +28,9 @@ TABLE_PROPERTIES = {
 def open_catalog(name: str) -> Catalog:
     """The catalog `name` of PyIceberg's configuration. Raises OFL-102 when it is not configured, OFL-301 when away."""
     # PyIceberg reads its configuration once, at import; this process may learn its place later
-    properties = {k: str(v) for k, v in (Config().get_catalog_config(name) or {}).items()}
+    configured = (Config().get_catalog_config(name) or {}).items()
+    # `ssl` is a mapping of its own
+    properties: dict[str, Any] = {k: v if isinstance(v, dict) else str(v) for k, v in configured}
     try:
         with reaching():
             return load_catalog(name, **properties)

@@ -10,12 +10,23 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from include.offload.errors import CATALOG_UNREACHABLE, DISK_FULL, STORE_REFUSED, ErrorKind, OffloadError
+from include.offload.errors import (
+    CATALOG_UNREACHABLE,
+    DISK_FULL,
+    STORE_REFUSED,
+    TLS_UNTRUSTED,
+    ErrorKind,
+    OffloadError,
+)
+from include.offload.trust import is_untrusted
 
 
 @contextmanager
 def reaching(table: str | None = None) -> Iterator[None]:
-    """Raises OFL-301 for a catalog that does not answer well, OFL-307 for a store, OFL-503 for a full disk."""
+    """Raises OFL-301 for a catalog that does not answer well, OFL-307 for a store, OFL-503 for a full disk.
+
+    Raises OFL-103 when the certificate of either is not trusted.
+    """
     try:
         yield
     except OffloadError:
@@ -25,6 +36,7 @@ def reaching(table: str | None = None) -> Iterator[None]:
         if kind is None:
             raise
         text = str(error).strip().replace("\n", " ")[:500]
+        kind = TLS_UNTRUSTED if is_untrusted(error) else kind
         raise OffloadError(kind, f"{type(error).__name__}: {text}", table=table) from error
 
 

@@ -33,7 +33,9 @@ def _run(uri: str, act: Callable[[Config], None]) -> None:
     engine = engine_for(uri)
     try:
         with engine.begin() as connection:
-            connection.execute(text("CREATE SCHEMA IF NOT EXISTS offload"))
+            # asked first: IF NOT EXISTS wants the right to make schemas even when there is nothing to make
+            if connection.execute(text("SELECT to_regnamespace('offload')")).scalar_one() is None:
+                connection.execute(text("CREATE SCHEMA offload"))
             config.attributes["connection"] = connection
             act(config)
     finally:

@@ -20,6 +20,7 @@ from include.offload.errors import (
     PLAN_SUPERSEDED,
     PLAN_UNKNOWN,
     SOURCE_CHANGED_IDENTITY,
+    TLS_UNTRUSTED,
     WATERMARK_MOVED,
     WINDOW_CHANGED,
     OffloadError,
@@ -27,6 +28,7 @@ from include.offload.errors import (
 from include.offload.ledger.accounting import Change, Entry, apply
 from include.offload.model import Outcome, Plan, WindowState
 from include.offload.planning import LedgerWindow
+from include.offload.trust import is_untrusted
 from include.offload.windows import Grid, Span, from_us, gapless_end, to_us
 
 CONNECT_TIMEOUT_S = 5
@@ -100,7 +102,8 @@ class Ledger:
             with self._engine.begin() as connection:
                 yield connection
         except OperationalError as error:
-            raise OffloadError(LEDGER_UNREACHABLE, _first_line(error), table=table) from error
+            kind = TLS_UNTRUSTED if is_untrusted(error) else LEDGER_UNREACHABLE
+            raise OffloadError(kind, _first_line(error), table=table) from error
         except IntegrityError as error:
             raise OffloadError(LEDGER_DISAGREES, _first_line(error), table=table) from error
         except ProgrammingError as error:

@@ -8,14 +8,15 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import clickhouse_connect
 from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalError
-from clickhouse_connect.driver.httputil import default_pool_manager
+from clickhouse_connect.driver.httputil import default_pool_manager, get_pool_manager
 
 from include.offload.errors import (
     SETTING_MISSING,
@@ -24,10 +25,13 @@ from include.offload.errors import (
     SOURCE_REFUSED_LOGIN,
     SOURCE_TABLE_MISSING,
     SOURCE_UNREACHABLE,
+    TLS_UNTRUSTED,
     TYPE_NOT_LOSSLESS,
     ErrorKind,
     OffloadError,
 )
+from include.offload.settings import TLS_FILES
+from include.offload.trust import is_untrusted
 
 CONNECT_TIMEOUT_S = 5
 """How long a dead server may cost a task, in seconds: bad input fails within seconds."""
@@ -61,6 +65,25 @@ _CODE = re.compile(r"[Cc]ode:?\s*(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
+class Tls:
+    """How a server is trusted. Paths must exist on every machine that reads: Airflow's workers and Spark's executors.
+
+    verify: whether the certificate is checked at all; ca_cert: PEM file of the CA, None: the system's, `certifi`: that
+    package's; client_cert, client_cert_key: PEM files that this side shows when the server asks.
+    """
+
+    verify: bool = True
+    ca_cert: str | None = None
+    client_cert: str | None = None
+    client_cert_key: str | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Nothing but the defaults."""
+        return self == Tls()
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """One replica: where it is, and the login for it. `name` is safe to log."""
 
@@ -69,6 +92,7 @@ class Endpoint:
     secure: bool
     user: str
     password: str
+    tls: Tls = field(default_factory=Tls)
 
     @property
     def name(self) -> str:
@@ -79,7 +103,10 @@ class Endpoint:
 
 
 def parse_uri(uri: str) -> Endpoint:
-    """`http[s]://user:password@host:port/` (or `clickhouse[s]://`). Raises OFL-102 on anything else."""
+    """`http[s]://user:password@host:port/` (or `clickhouse[s]://`). Raises OFL-102 on anything else.
+
+    After `?` the TLS settings of an encrypted one: `verify=false`, `ca_cert=`, `client_cert=`, `client_cert_key=`.
+    """
     parts = urlsplit(uri)
     if parts.scheme not in {"http", "https", "clickhouse", "clickhouses"} or not parts.hostname:
         raise OffloadError(SETTING_MISSING, "the ClickHouse URI must read http[s]://user:password@host:port/")
@@ -90,7 +117,24 @@ def parse_uri(uri: str) -> Endpoint:
         secure=secure,
         user=unquote(parts.username or "default"),
         password=unquote(parts.password or ""),
+        tls=_tls(parts.query, secure),
     )
+
+
+def _tls(query: str, secure: bool) -> Tls:
+    """Raises OFL-102 for what is no TLS setting: a misspelt one must not mean less safety than was asked for."""
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    verify = options.pop("verify", "true").lower()
+    names = {name: options.pop(name) or None for name in TLS_FILES if name in options}
+    if options or verify not in {"true", "false"}:
+        wrong = ", ".join(options) or f"verify={verify}"
+        raise OffloadError(
+            SETTING_MISSING, f"the ClickHouse URI holds {wrong}; there are verify=true|false, {', '.join(TLS_FILES)}"
+        )
+    tls = Tls(verify == "true", **names)
+    if not secure and not tls.plain:
+        raise OffloadError(SETTING_MISSING, "the ClickHouse URI has TLS settings but begins with http, not https")
+    return tls
 
 
 def translate(error: Exception, *, table: str | None, doing: str) -> OffloadError:
@@ -99,6 +143,8 @@ def translate(error: Exception, *, table: str | None, doing: str) -> OffloadErro
     found = _CODE.search(text)
     if found:
         kind = _KINDS.get(int(found.group(1)), SOURCE_QUERY_FAILED)
+    elif is_untrusted(error):
+        kind = TLS_UNTRUSTED
     elif isinstance(error, OperationalError):
         kind = SOURCE_UNREACHABLE
     else:
@@ -107,14 +153,26 @@ def translate(error: Exception, *, table: str | None, doing: str) -> OffloadErro
 
 
 def _ping(endpoint: Endpoint, table: str | None) -> None:
-    """Raises OFL-201 unless the server answers anything at all, soon; a query may then take its time."""
+    """Raises OFL-201 unless the server answers anything at all, soon; a query may then take its time.
+
+    Raises OFL-103 when its certificate is not trusted.
+    """
+    for name in TLS_FILES:
+        path = getattr(endpoint.tls, name)
+        if path and path != "certifi" and not Path(path).is_file():
+            raise OffloadError(TLS_UNTRUSTED, f"{name} of {endpoint.name} is {path}: no such file", table=table)
     url = f"{'https' if endpoint.secure else 'http'}://{endpoint.name}/ping"
+    pool = default_pool_manager() if endpoint.tls.plain else get_pool_manager(**asdict(endpoint.tls))
     try:
-        default_pool_manager().request("GET", url, timeout=CONNECT_TIMEOUT_S, retries=False)
+        pool.request("GET", url, timeout=CONNECT_TIMEOUT_S, retries=False)
     except Exception as error:
         if not type(error).__module__.startswith("urllib3"):
             raise
-        raise OffloadError(SOURCE_UNREACHABLE, f"connecting to {endpoint.name}: {error}", table=table) from error
+        kind = TLS_UNTRUSTED if is_untrusted(error) else SOURCE_UNREACHABLE
+        raise OffloadError(kind, f"connecting to {endpoint.name}: {error}", table=table) from error
+    finally:
+        if not endpoint.tls.plain:
+            pool.clear()
 
 
 class Client:
@@ -138,6 +196,9 @@ class Client:
                 send_receive_timeout=int(str(settings.get("max_execution_time", READ_TIMEOUT_S))) + CONNECT_TIMEOUT_S,
                 autogenerate_session_id=False,
                 query_retries=1,
+                **({} if endpoint.tls.plain else asdict(endpoint.tls)),
+                # a client certificate beside a password, not in its place
+                tls_mode="strict" if endpoint.tls.client_cert and endpoint.password else None,
             )
         except ClickHouseError as error:
             raise translate(error, table=table, doing=f"connecting to {endpoint.name}") from error

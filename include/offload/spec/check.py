@@ -12,6 +12,7 @@ from include.offload.model import PartitionColumn, Projection, SourceTable
 from include.offload.source import icetypes, projection, ttl
 from include.offload.source.chtypes import ChType, parse
 from include.offload.source.describe import Queries, describe
+from include.offload.source.expressions import confirm_expressions, expressions_of
 from include.offload.source.sql import quote
 from include.offload.source.typemap import base_type
 from include.offload.spec import human
@@ -62,6 +63,9 @@ def check_source(client: Queries, spec: TableSpec) -> SourceCheck:
             errors.append(error if error.table else OffloadError(error.kind, error.cause, table=spec.identity))
             return None
 
+    attempt(lambda: confirm_expressions(client, expressions_of(spec), spec.identity))
+    if errors:
+        return SourceCheck(spec, None, None, (), (), None, tuple(errors), ())
     source = attempt(lambda: describe(client, spec.source.database, spec.source.table, spec.identity))
     if source is None:
         return SourceCheck(spec, None, None, (), (), None, tuple(errors), ())

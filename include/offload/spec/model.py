@@ -7,6 +7,7 @@ UTC. `model_dump_json()` gives the human forms back and `model_validate_json()` 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -86,6 +87,19 @@ Property = Annotated[
 ColumnName = Annotated[str, Field(min_length=1, max_length=255)]
 TargetName = Annotated[str, Field(pattern=TARGET_NAME)]
 ConnectionId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,200}$")]
+
+
+def _texts(data: Any) -> Iterator[str]:
+    """Every string in a document, keys too."""
+    if isinstance(data, str):
+        yield data
+    elif isinstance(data, dict):
+        for key, value in data.items():
+            yield from _texts(key)
+            yield from _texts(value)
+    elif isinstance(data, list | tuple):
+        for value in data:
+            yield from _texts(value)
 
 
 class _Part(BaseModel):
@@ -215,6 +229,17 @@ class TableSpec(_Part):
     owner: str = Field("data-platform", min_length=1, max_length=100, description="who is asked about this table")
     tags: tuple[Annotated[str, Field(min_length=1, max_length=100)], ...] = Field((), description="tags of the DAG")
     doc: str = Field("", description="Markdown; shown as the DAG's documentation")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _storable(cls, data: Any) -> Any:
+        """No text that UTF-8 or PostgreSQL can not hold: the plan stores the spec."""
+        bad = next(
+            (text for text in _texts(data) if "\0" in text or any("\ud800" <= c <= "\udfff" for c in text)), None
+        )
+        if bad is not None:
+            raise PydanticCustomError("text", "{text}", {"text": f"{bad!r} holds a character that can't be stored"})
+        return data
 
     @model_validator(mode="before")
     @classmethod

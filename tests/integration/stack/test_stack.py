@@ -168,13 +168,13 @@ def test_data_outlives_stop_and_purge_ends_it(other: Stack) -> None:
     other.start(["postgres"])
     uri = secrets.read(other.home, "offload_ledger_uri")
     with psycopg.connect(uri) as connection:
-        connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
+        connection.execute("CREATE TABLE offload.kept AS SELECT 42 AS answer")
     with pytest.raises(StackError, match="still runs"):
         other.purge()
     other.stop()
     other.start(["postgres"])
     with psycopg.connect(uri) as connection:
-        assert connection.execute("SELECT answer FROM kept").fetchone() == (42,)
+        assert connection.execute("SELECT answer FROM offload.kept").fetchone() == (42,)
     other.stop()
     foreign = other.home.root / "somebody-elses"
     foreign.write_text("")
