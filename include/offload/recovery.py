@@ -16,10 +16,11 @@ from include.offload.lake import marker as markers
 from include.offload.lake.catalog import find_table
 from include.offload.lake.commit import plant
 from include.offload.lake.marker import Marker
+from include.offload.ledger import looks
 from include.offload.ledger.accounting import Entry
 from include.offload.ledger.restore import restore, set_pipeline
 from include.offload.ledger.store import Landed
-from include.offload.model import Plan, Target, WindowState, earliest
+from include.offload.model import EXPIRED_LONG_AGO, Plan, Target, WindowState, earliest
 from include.offload.source.client import Client
 from include.offload.source.describe import describe
 from include.offload.source.projection import partition_columns, project
@@ -32,8 +33,6 @@ log = logging.getLogger(__name__)
 
 GENERATION_STEP = 1_000
 """How far a rebuild lifts the generation, so that no forgotten plan's number ever comes back (rule 22)."""
-EXPIRED_LONG_AGO = 0
-"""The expiry (µs) of a window that must never be replaced: its own can't be told, or its source is gone."""
 ALL_TIME = Span(-(2**62), 2**62)
 
 
@@ -79,6 +78,9 @@ def accept_source(ctx: Context, spec: TableSpec) -> Accepted:
         identity = describe(client, spec.source.database, spec.source.table, spec.identity).identity
         gone = _fewer(ctx, client, spec)
     ctx.ledger.accept_source(spec.identity, identity, never_replaced=gone, expiry_us=EXPIRED_LONG_AGO)
+    head = ctx.ledger.head(spec.identity)
+    if head is not None:
+        looks.forget(ctx.ledger, head.table_id)
     return Accepted(spec.identity, identity, len(gone))
 
 
@@ -123,7 +125,7 @@ def rebuild(ctx: Context, spec: TableSpec, *, foreign: bool = False) -> Rebuilt:
         projection = project(spec, source)
         expiry = expiry_sql(source, spec)
         found = lake_windows(client, table, spec, projection)
-        expiries = _expiries(client, table, spec, expiry, found)
+        expiries = _expiries(client, table, spec, expiry, found) | _gone(client, spec, found)
         partition = partition_columns(spec, projection)
         now = client.now_us()
     windows = [WindowState(w.window, w.rows, w.hash, expiries.get(w.window)) for w in found.values()]
@@ -174,6 +176,7 @@ def rebuild(ctx: Context, spec: TableSpec, *, foreign: bool = False) -> Rebuilt:
     landing = plant(ctx.catalog, table, plan, uuid.uuid4(), marker.watermark_us)
     landed = Landed(str(landing.table.metadata.table_uuid), landing.marker.snapshot_id, landing.marker.sequence_number)
     restore(ctx.ledger, head, plan, entries, projection.fingerprint, landed)
+    looks.forget(ctx.ledger, head.table_id)
     return Rebuilt(
         table=spec.identity,
         windows=len(windows),
@@ -220,7 +223,16 @@ def account(
     return [*shipped, *(Entry(s, None) for s in empty)], origin
 
 
-def _expiries(client: Client, table: Table, spec: TableSpec, expiry: Expiry, found: Iterable[int]) -> Mapping[int, int]:
+def _gone(client: Client, spec: TableSpec, found: Mapping[int, WindowState]) -> dict[int, int]:
+    """The windows of the lake of which the source holds fewer rows: nobody remembers why, so they stay (rule 18)."""
+    if not found:
+        return {}
+    grid = Grid(spec.window_us)
+    now = source_rows(client, spec, Span(grid.span(min(found)).lo, grid.span(max(found)).hi))
+    return {n: EXPIRED_LONG_AGO for n, w in found.items() if now.get(n, 0) < w.rows}
+
+
+def _expiries(client: Client, table: Table, spec: TableSpec, expiry: Expiry, found: Iterable[int]) -> dict[int, int]:
     """The first expiry of each window of the lake; a window whose own can't be told counts as expired long ago."""
     if expiry.readable and expiry.sql is None:
         return {}

@@ -113,7 +113,7 @@ def verify(ctx: Context, spec: TableSpec, from_us: int | None = None, to_us: int
             if ours:
                 raise OffloadError(TARGET_MISSING, f"{spec.target.namespace}.{spec.target.table}", table=spec.identity)
             return VerifyReport(spec.identity, span, skipped, 0, 0, 0, 0, (), (), None, time.monotonic() - started)
-        theirs = _windows(client, lake_source(table), spec.cursor, grid, _lake_hash(projection), span)
+        theirs = _windows(client, lake_source(table), spec.cursor, grid, lake_hash(projection), span)
     rows, lake_sums = _pyiceberg_sums(table, spec.cursor, numeric, span)
     return VerifyReport(
         table=spec.identity,
@@ -179,7 +179,7 @@ def source_rows(client: Client, spec: TableSpec, span: Span) -> dict[int, int]:
 
 def lake_windows(client: Client, table: Table, spec: TableSpec, projection: Projection) -> dict[int, WindowState]:
     """Rows and content hash per window of the whole lake table, as ClickHouse reads it."""
-    return _windows(client, lake_source(table), spec.cursor, Grid(spec.window_us), _lake_hash(projection), None)
+    return _windows(client, lake_source(table), spec.cursor, Grid(spec.window_us), lake_hash(projection), None)
 
 
 def lake_expiries(client: Client, table: Table, spec: TableSpec, expiry: str) -> dict[int, int]:
@@ -191,7 +191,8 @@ def lake_expiries(client: Client, table: Table, spec: TableSpec, expiry: str) ->
     return {int(w): int(e) for w, e in client.query(sql)}
 
 
-def _lake_hash(projection: Projection) -> str:
+def lake_hash(projection: Projection) -> str:
+    """The row hash as ClickHouse computes it over the lake's own columns."""
     return f"cityHash64(tuple({', '.join(quote(c.name) for c in projection.columns)}))"
 
 
