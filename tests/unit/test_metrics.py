@@ -165,7 +165,7 @@ def test_a_landed_plan_tells_late_rows_from_new_ones(wire: tuple[Metrics, socket
 def test_a_repeated_end_counts_a_cycle_and_no_rows(wire: tuple[Metrics, socket.socket]) -> None:
     emitter, receiver = wire
     emitter.watermark("k2.a", watermark_us=1_500_000)
-    seen = [line for _ in range(6) for line in read(receiver)]
+    seen = [line for _ in range(7) for line in read(receiver)]
     assert "watermark_timestamp_seconds,table=k2.a:1.5|g" in seen
     assert "offload_cycles_total,table=k2.a,status=success:1|c" in seen
     assert not any(line.startswith("offload_rows_total") for line in seen)
