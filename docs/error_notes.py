@@ -11,13 +11,13 @@ NOTES: dict[str, str] = {
     "OFL-102": """
         A task found no Airflow connection (`offload_clickhouse`, `offload_ledger`, `offload_spark`), or the command
         line found neither the environment variable nor the file in `$OFFLOAD_HOME/secrets/`. The message names the one
-        that is missing.""",
+        that is missing. `ttl_guard: stop` in a spec needs a login of its own, `OFFLOAD_CLICKHOUSE_GUARD_URI`.""",
     "OFL-201": """
         No replica of the connection answers within five seconds. Nothing was planned or committed. While a table's
         rows wait, their time to live runs: look at the oldest pending expiry in `bin/offload status`.""",
     "OFL-202": """
         The password was rotated on one side only, or the user may not read the table. The user needs SELECT on the
-        table and on `system.parts`, `system.columns`, `system.tables` and `system.replicas`.""",
+        table and on `system.parts`, `system.columns`, `system.tables`, `system.mutations` and `system.replicas`.""",
     "OFL-203": """
         The table was dropped or renamed, or the spec names another database: the path `dags/tables/<db>/<table>.yaml`
         is the identity unless `source` says otherwise.""",
@@ -97,7 +97,9 @@ NOTES: dict[str, str] = {
         compared.""",
     "OFL-407": """
         The range lies before `start`, is not settled yet, or is about to expire in ClickHouse: replacing a window
-        whose rows are being deleted would delete them from the lake too. `force` does not override it.""",
+        whose rows are being deleted would delete them from the lake too. `force` does not override it. A job ends with it
+        when a partition was dropped or the TTL changed while it read windows again; nothing was committed, and the next
+        run looks anew.""",
     "OFL-408": """
         Two runs recorded a plan at once; one of them won. Running the task again reads the new state.""",
     "OFL-409": """

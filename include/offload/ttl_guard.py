@@ -32,15 +32,18 @@ class GuardState:
     note: str | None = None
 
 
+def check_ready(ctx: Context, spec: TableSpec) -> None:
+    """Raises OFL-102 when the spec says `stop` and there is no guard URI: better now than when rows are at risk."""
+    if spec.ttl_guard == "stop":
+        ctx.settings.guard_uris()
+
+
 def watch(ctx: Context, spec: TableSpec, table_id: int, first_expiry_us: int | None, now_us: int) -> GuardState:
     """Stop TTL merges when an unshipped row is about to expire; start them again when none is.
 
     first_expiry_us: of the unshipped rows, None: none expires. A server that does not obey is said in the note, the
-    ledger and the metrics, and stops nothing else: shipping is what saves the rows. Raises OFL-102 when the spec says
-    `stop` and there is no guard URI.
+    ledger and the metrics, and stops nothing else: shipping is what saves the rows.
     """
-    if spec.ttl_guard == "stop":
-        ctx.settings.guard_uris()
     low = first_expiry_us is not None and first_expiry_us - now_us < spec.ttl_guard_headroom_us
     if spec.ttl_guard != "stop" or not low:
         return release(ctx, spec, table_id)
