@@ -97,9 +97,9 @@ NOTES: dict[str, str] = {
         compared.""",
     "OFL-407": """
         The range lies before `start`, is not settled yet, or is about to expire in ClickHouse: replacing a window
-        whose rows are being deleted would delete them from the lake too. `force` does not override it. A job ends with it
-        when a partition was dropped or the TTL changed while it read windows again; nothing was committed, and the next
-        run looks anew.""",
+        whose rows are being deleted would delete them from the lake too. `force` does not override it. A job ends
+        with it when a partition was dropped or the TTL changed while it read windows again; nothing was committed, and
+        the next run looks anew.""",
     "OFL-408": """
         Two runs recorded a plan at once; one of them won. Running the task again reads the new state.""",
     "OFL-409": """

@@ -8,7 +8,7 @@ TTL, a TTL that was applied to old rows. Windows that have lost rows at such a m
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pyiceberg.table import Table
@@ -30,7 +30,6 @@ from include.offload.source.parts import (
     materialized_us,
     read_parts,
     ttl_text,
-    zeroes_columns,
 )
 from include.offload.source.sql import spans_sql, window_sql
 from include.offload.spec.model import TableSpec
@@ -41,7 +40,7 @@ log = logging.getLogger(__name__)
 
 _ALL_TIME = Span(-(2**62), 2**62)
 MAX_PROOFS = 1_000
-"""Of how many windows at most it is asked whether deletes explain what they lost; more are protected unasked."""
+"""Of how many windows at most it is asked whether they lost rows; more are protected unasked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +93,14 @@ def look_back(
     parts = read_parts(client, spec.source.database, spec.source.table)
     ttl = ttl_text(source, spec)
     applied = materialized_us(client, spec.source.database, spec.source.table)
+    gone = () if known is None else lost(known.blocks, parts.blocks, now_us)
+    other_ttl = known is not None and (ttl != known.ttl or applied > known.materialized_us)
     expiries: dict[int, int] = {}
+    # without a look to compare with, whatever is missing went unseen
+    if known is None or gone or other_ttl:
+        log.info("%s: %d blocks went, TTL %s", spec.identity, len(gone), "changed" if other_ttl else "unchanged")
+        expiries = _protected(asked, known, table, other_ttl=other_ttl)
     if known is not None:
-        other_ttl = ttl != known.ttl or applied > known.materialized_us
-        gone = lost(known.blocks, parts.blocks, now_us)
-        if gone or other_ttl:
-            log.warning("%s: %d blocks went, TTL %s", spec.identity, len(gone), "changed" if other_ttl else "unchanged")
-            hashed = other_ttl and (zeroes_columns(ttl) or zeroes_columns(known.ttl))
-            expiries = _protected(asked, known, table, hashed=hashed, other_ttl=other_ttl)
         applied = max(applied, known.materialized_us)
     look = replace(known or Look(now_us, (), ""), seen_us=now_us, blocks=parts.blocks, ttl=ttl, materialized_us=applied)
     if now_us - look.surveyed_us >= ctx.settings.survey_every_s * 1_000_000:
@@ -126,59 +125,59 @@ def ttl_moved(ctx: Context, client: Client, source: SourceTable, spec: TableSpec
     return ttl_text(source, spec) != known.ttl or applied > known.materialized_us
 
 
-def _protected(asked: _Source, known: Look, table: Table | None, *, hashed: bool, other_ttl: bool) -> dict[int, int]:
+def _protected(asked: _Source, known: Look | None, table: Table | None, *, other_ttl: bool) -> dict[int, int]:
     """New expiries: of the windows that lost rows, and under another TTL of all the others."""
     shipped, _ = asked.ctx.ledger.windows(asked.head, asked.query.grid, [_ALL_TIME])
     shipped = {n: w for n, w in shipped.items() if w.state.expiry_us is None or w.state.expiry_us > asked.now_us}
     if not shipped:
         return {}
     grid = asked.query.grid
-    found = read_survey(
-        asked.client, asked.query, [Span(grid.span(min(shipped)).lo, grid.span(max(shipped)).hi)], hashed=hashed
-    )
+    whole = Span(grid.span(min(shipped)).lo, grid.span(max(shipped)).hi)
+    found = read_survey(asked.client, asked.query, [whole], hashed=True)
     suspects: list[int] = []
     expiries: dict[int, int] = {}
     for number, window in shipped.items():
         now = found.get(number, WindowState(number, 0, 0))
-        comparable = hashed and window.fingerprint == asked.query.projection.fingerprint
-        if now.rows < window.state.rows or (comparable and now.hash != window.state.hash):
+        comparable = window.fingerprint == asked.query.projection.fingerprint
+        if now.rows != window.state.rows or (comparable and now.hash != window.state.hash):
             suspects.append(number)
-        elif other_ttl and now.expiry_us is not None:
+        if other_ttl and now.expiry_us is not None:
             expiries[number] = min(now.expiry_us, window.state.expiry_us or now.expiry_us)
-    proven: set[int] = set()
-    if asked.spec.deletes == "follow" and not other_ttl and table is not None and len(suspects) <= MAX_PROOFS:
-        proven = _deleted(asked, known, table, {n: shipped[n] for n in suspects})
-    return expiries | {n: EXPIRED_LONG_AGO for n in suspects if n not in proven}
+    whole_windows: set[int] = set()
+    if table is not None and len(suspects) <= MAX_PROOFS:
+        proven = [n for n in suspects if shipped[n].fingerprint == asked.query.projection.fingerprint]
+        whole_windows = _whole(asked, known, table, proven)
+    return expiries | {n: EXPIRED_LONG_AGO for n in suspects if n not in whole_windows}
 
 
-def _deleted(asked: _Source, known: Look, table: Table, suspects: Mapping[int, LedgerWindow]) -> set[int]:
-    """The windows that hold exactly what the lake holds, without the rows that deletes since the last look name."""
-    client, query, source = asked.client, asked.query, asked.spec.source
-    conditions = [c for c in deletes_since(client, source.database, source.table, known.seen_us) if _repeatable(c)]
-    if not suspects or not conditions:
+def _whole(asked: _Source, known: Look | None, table: Table, numbers: Sequence[int]) -> set[int]:
+    """The windows of which ClickHouse still has every row of the lake, but for those that deletes name.
+
+    ClickHouse looks for each row of the lake by its hash. Deletes count when the spec follows them, and only those
+    since the last look: the ones before it were seen.
+    """
+    if not numbers:
         return set()
-    spans = list(merge(query.grid.span(n) for n in suspects))
-    now = read_survey(client, query, spans, hashed=True)
-    matching = " OR ".join(f"({c})" for c in conditions)
+    query, source = asked.query, asked.spec.source
+    spans = list(merge(query.grid.span(n) for n in numbers))
+    named = ""
+    if asked.spec.deletes == "follow" and known is not None:
+        ordered = deletes_since(asked.client, source.database, source.table, known.seen_us)
+        named = "".join(f" AND ifNull(({c}), 0) = 0" for c in ordered if _repeatable(c))
+    row = lake_hash(query.projection)
     sql = (
-        f"SELECT {window_sql(query.cursor, query.grid.width_us)} AS w, count(), sum({lake_hash(query.projection)})"
-        f" FROM {lake_source(table)} WHERE {spans_sql(query.cursor, spans)} AND ({matching}) GROUP BY w"
+        f"SELECT DISTINCT {window_sql(query.cursor, query.grid.width_us)} FROM {lake_source(table)}"
+        f" WHERE {spans_sql(query.cursor, spans)}{named} AND {row} NOT IN"
+        f" (SELECT {query.projection.hash_sql} FROM {query.source} WHERE {spans_sql(query.cursor, spans)})"
     )
     try:
-        named = {int(w): (int(n), int(h)) for w, n, h in client.query(sql)}
+        missing = {int(w) for (w,) in asked.client.query(sql)}
     except OffloadError as error:
         if error.kind not in (SOURCE_QUERY_FAILED, SOURCE_COLUMN_MISSING, RANGE_REFUSED):
             raise
-        log.warning("the deletes can't be repeated on the lake, their windows stay as they are: %s", error.cause)
+        log.warning("the lake's rows can't be looked for in ClickHouse, their windows stay: %s", error.cause)
         return set()
-    proven = set()
-    for number, window in suspects.items():
-        rows, content = named.get(number, (0, 0))
-        state = now.get(number, WindowState(number, 0, 0))
-        left = (window.state.rows - rows, (window.state.hash - content) % 2**64)
-        if window.fingerprint == query.projection.fingerprint and left == (state.rows, state.hash):
-            proven.add(number)
-    return proven
+    return set(numbers) - missing
 
 
 def _repeatable(condition: str) -> bool:

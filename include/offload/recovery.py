@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pyiceberg.table import Table
@@ -125,7 +125,7 @@ def rebuild(ctx: Context, spec: TableSpec, *, foreign: bool = False) -> Rebuilt:
         projection = project(spec, source)
         expiry = expiry_sql(source, spec)
         found = lake_windows(client, table, spec, projection)
-        expiries = _expiries(client, table, spec, expiry, found) | _gone(client, spec, found)
+        expiries = _expiries(client, table, spec, expiry, found)
         partition = partition_columns(spec, projection)
         now = client.now_us()
     windows = [WindowState(w.window, w.rows, w.hash, expiries.get(w.window)) for w in found.values()]
@@ -221,15 +221,6 @@ def account(
         return list(shipped), origin
     empty = subtract(Span(min(origin, watermark_us), watermark_us), merge(e.span for e in shipped))
     return [*shipped, *(Entry(s, None) for s in empty)], origin
-
-
-def _gone(client: Client, spec: TableSpec, found: Mapping[int, WindowState]) -> dict[int, int]:
-    """The windows of the lake of which the source holds fewer rows: nobody remembers why, so they stay (rule 18)."""
-    if not found:
-        return {}
-    grid = Grid(spec.window_us)
-    now = source_rows(client, spec, Span(grid.span(min(found)).lo, grid.span(max(found)).hi))
-    return {n: EXPIRED_LONG_AGO for n, w in found.items() if now.get(n, 0) < w.rows}
 
 
 def _expiries(client: Client, table: Table, spec: TableSpec, expiry: Expiry, found: Iterable[int]) -> dict[int, int]:

@@ -42,6 +42,8 @@ def read(name: str, last: int, stop: Path) -> Seen:
     reads = travels = 0
     until = time.monotonic() + LIMIT_S
     ended = False
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
     while not ended and time.monotonic() < until:
         ended = stop.exists()
         table = catalog.load_table(name)
@@ -71,6 +73,8 @@ def while_reading(name: str, last: int, stop: Path, happens: Callable[[], object
         text=True,
     )
     try:
+        assert process.stdout is not None
+        process.stdout.readline()
         happens()
     finally:
         stop.touch()

@@ -97,11 +97,6 @@ def ttl_text(source: SourceTable, spec: TableSpec) -> str:
     return "\n".join([f"table: {source.ttl}", *columns, f"spec: {spec.ttl}"])
 
 
-def zeroes_columns(ttl: str) -> bool:
-    """Whether the TTLs of `ttl_text` empty single columns, which changes hashes and no counts."""
-    return ttl.count("\n") > 1
-
-
 def materialized_us(client: Client, database: str, table: str) -> int:
     """When a TTL was last applied to old rows (`MATERIALIZE TTL`, which MODIFY TTL does by itself); 0: not known."""
     ((at,),) = client.query(
