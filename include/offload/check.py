@@ -80,6 +80,7 @@ class _Look:
     settled_us: int
     now_us: int
     expiry_readable: bool
+    expiry_why: str
 
 
 def check_extent(ctx: Context, spec: TableSpec, request: RunRequest) -> CheckResult:
@@ -214,6 +215,8 @@ def _plan(ctx: Context, spec: TableSpec, request: RunRequest, *, acting: bool) -
     )
     seen = _remember(back.look, extent, plan, unshipped, request)
     notes = _notes(extent, decision.left, grid, plan, seen)
+    if look.expiry_why:
+        notes.append(f"{look.expiry_why}: no window is replaced, and when rows expire is not known for sure")
     return CheckResult(plan, decision.left, tuple(notes), replace(back, look=seen))
 
 
@@ -255,7 +258,7 @@ def _look(client: Client, spec: TableSpec, grid: Grid) -> _Look:
         expiry=expiry.sql,
     )
     readable = expiry.readable and not source.ttl_group_by
-    return _Look(source, projection, query, grid.settled_until(now, spec.settle_us), now, readable)
+    return _Look(source, projection, query, grid.settled_until(now, spec.settle_us), now, readable, expiry.why)
 
 
 def _check_replica(client: Client, spec: TableSpec) -> None:

@@ -9,6 +9,7 @@ from include.offload.cli.overview import overview
 from include.offload.errors import SETTING_MISSING, OffloadError
 from include.offload.ledger import looks
 from include.offload.settings import Settings, load
+from include.offload.steps import RunRequest, check_extent, open_context
 from tests.support.domain import DDL, Domain, DomainTable, MakeDomainTable
 
 pytestmark = pytest.mark.timeout(120)
@@ -78,25 +79,22 @@ def test_a_restart_of_clickhouse_forgets_and_the_next_run_says_it_again(table: M
     t.unverifiable = "ClickHouse expired what the lake keeps"
 
 
-def test_the_guard_acts_while_the_catalog_is_away(table: MakeDomainTable, domain: Domain) -> None:
+def test_the_guard_acts_while_there_is_no_catalog(table: MakeDomainTable, domain: Domain) -> None:
     """The rows are most at risk when nothing can be shipped."""
     t = table(STOP, ddl=SHORT, settings=guard(domain))
     now = (domain.admin.now_us() - domain.zero_us) / 300_000_000
     t.insert(now - 2, rows=1)
     t.run()
-    assert not stopped(t)
-    t.sql(
-        "ALTER TABLE {table} MODIFY TTL toDateTime(ts) + INTERVAL 30 MINUTE SETTINGS materialize_ttl_after_modify = 0"
-    )
+    assert not stopped(t), "the row has eight hours"
+    t.sql("ALTER TABLE {table} MODIFY TTL toDateTime(ts) + INTERVAL 1 HOUR SETTINGS materialize_ttl_after_modify = 0")
     t.insert(now, rows=1)
-    t.ctx.__dict__["catalog"] = None
-    with pytest.raises(AttributeError):
-        t.check()
-    assert stopped(t)
-    del t.ctx.__dict__["catalog"]
+    broken = open_context(guard(domain).model_copy(update={"catalog": "nowhere"}))
+    with pytest.raises(OffloadError) as refused:
+        check_extent(broken, t.spec, RunRequest("broken"))
+    broken.close()
+    assert refused.value.id in {"OFL-102", "OFL-301"}
+    assert looks.guarded(t.ctx.ledger)[t.identity].applied_at is not None
     t.run()
-    looks_left = looks.guarded(t.ctx.ledger)
-    assert t.identity not in looks_left or looks_left[t.identity].applied_at is not None
 
 
 def test_enough_headroom_stops_nothing(table: MakeDomainTable, domain: Domain) -> None:
