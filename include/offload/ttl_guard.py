@@ -38,14 +38,18 @@ def check_ready(ctx: Context, spec: TableSpec) -> None:
         ctx.settings.guard_uris()
 
 
+def near(spec: TableSpec, first_expiry_us: int | None, now_us: int) -> bool:
+    """Whether the first unshipped row expires within the spec's limit; None: none expires."""
+    return first_expiry_us is not None and first_expiry_us - now_us < spec.ttl_guard_headroom_us
+
+
 def watch(ctx: Context, spec: TableSpec, table_id: int, first_expiry_us: int | None, now_us: int) -> GuardState:
     """Stop TTL merges when an unshipped row is about to expire; start them again when none is.
 
     first_expiry_us: of the unshipped rows, None: none expires. A server that does not obey is said in the note, the
     ledger and the metrics, and stops nothing else: shipping is what saves the rows.
     """
-    low = first_expiry_us is not None and first_expiry_us - now_us < spec.ttl_guard_headroom_us
-    if spec.ttl_guard != "stop" or not low:
+    if spec.ttl_guard != "stop" or not near(spec, first_expiry_us, now_us):
         return release(ctx, spec, table_id)
     reason = f"unshipped rows expire from {from_us(first_expiry_us or 0):%Y-%m-%dT%H:%M:%SZ} on, the limit is"
     looks.set_guard(ctx.ledger, table_id, f"{reason} {format_duration(spec.ttl_guard_headroom_us)} before")

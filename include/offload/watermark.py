@@ -91,8 +91,7 @@ def _release(ctx: Context, spec: TableSpec, left: Sequence[PlannedWindow], first
     head = ctx.ledger.head(spec.identity)
     if head is None or spec.identity not in looks.guarded(ctx.ledger, spec.identity):
         return
-    near = first_expiry_us is not None and first_expiry_us / 1e6 - time.time() < spec.ttl_guard_headroom_us / 1e6
-    if left or near:
+    if left or ttl_guard.near(spec, first_expiry_us, time.time_ns() // 1_000):
         return
     ttl_guard.release(ctx, spec, head.table_id)
 
