@@ -123,7 +123,7 @@ def _plan(ctx: Context, spec: TableSpec, request: RunRequest, *, acting: bool) -
         look = _look(client, spec, grid)
         known = ctx.ledger.head(spec.identity)
         unshipped = _unshipped_expiry(client, look, known)
-        if acting and known is not None and ttl_guard.near(spec, unshipped, look.now_us):
+        if acting and known is not None and ttl_guard.must_hold(spec, unshipped, look.now_us):
             # first of all: it must also work while the catalog or the store is away
             ttl_guard.watch(ctx, spec, known.table_id, unshipped, look.now_us)
         table = find_table(ctx.catalog, (spec.target.namespace, spec.target.table), spec.identity)

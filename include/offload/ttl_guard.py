@@ -38,9 +38,11 @@ def check_ready(ctx: Context, spec: TableSpec) -> None:
         ctx.settings.guard_uris()
 
 
-def near(spec: TableSpec, first_expiry_us: int | None, now_us: int) -> bool:
-    """Whether the first unshipped row expires within the spec's limit; None: none expires."""
-    return first_expiry_us is not None and first_expiry_us - now_us < spec.ttl_guard_headroom_us
+def must_hold(spec: TableSpec, first_expiry_us: int | None, now_us: int) -> bool:
+    """Whether the spec wants TTL merges stopped: the first unshipped row expires within its limit; None: none does."""
+    if spec.ttl_guard != "stop" or first_expiry_us is None:
+        return False
+    return first_expiry_us - now_us < spec.ttl_guard_headroom_us
 
 
 def watch(ctx: Context, spec: TableSpec, table_id: int, first_expiry_us: int | None, now_us: int) -> GuardState:
@@ -49,7 +51,7 @@ def watch(ctx: Context, spec: TableSpec, table_id: int, first_expiry_us: int | N
     first_expiry_us: of the unshipped rows, None: none expires. A server that does not obey is said in the note, the
     ledger and the metrics, and stops nothing else: shipping is what saves the rows.
     """
-    if spec.ttl_guard != "stop" or not near(spec, first_expiry_us, now_us):
+    if not must_hold(spec, first_expiry_us, now_us):
         return release(ctx, spec, table_id)
     reason = f"unshipped rows expire from {from_us(first_expiry_us or 0):%Y-%m-%dT%H:%M:%SZ} on, the limit is"
     looks.set_guard(ctx.ledger, table_id, f"{reason} {format_duration(spec.ttl_guard_headroom_us)} before")

@@ -91,7 +91,7 @@ def _release(ctx: Context, spec: TableSpec, left: Sequence[PlannedWindow], first
     head = ctx.ledger.head(spec.identity)
     if head is None or spec.identity not in looks.guarded(ctx.ledger, spec.identity):
         return
-    if left or ttl_guard.near(spec, first_expiry_us, time.time_ns() // 1_000):
+    if left or ttl_guard.must_hold(spec, first_expiry_us, time.time_ns() // 1_000):
         return
     ttl_guard.release(ctx, spec, head.table_id)
 
