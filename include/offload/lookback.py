@@ -110,9 +110,8 @@ def look_back(
 
 def parts_went(ctx: Context, client: Client, spec: TableSpec, table_id: int, now_us: int) -> bool:
     """Whether blocks went since the last look, seen while a job reads; new ones are remembered."""
-    known = looks.load(ctx.ledger, table_id)
     parts = read_parts(client, spec.source.database, spec.source.table)
-    looks.add_blocks(ctx.ledger, table_id, parts.blocks)
+    known = looks.add_blocks(ctx.ledger, table_id, parts.blocks)
     return known is not None and bool(lost(known.blocks, parts.blocks, now_us))
 
 

@@ -81,15 +81,18 @@ def save(ledger: Ledger, head: Head, grid: Grid, look: Look, expiries: Mapping[i
         c.execute(_SAVE, {"id": head.table_id, "document": _LOOK.dump_json(look).decode()})
 
 
-def add_blocks(ledger: Ledger, table_id: int, blocks: tuple[Block, ...]) -> None:
-    """Remember blocks that came since the look, since their rows may have been shipped too."""
+def add_blocks(ledger: Ledger, table_id: int, blocks: tuple[Block, ...]) -> Look | None:
+    """Remember blocks that came since the look, since their rows may have been shipped too; the look as it was."""
     with ledger.begin() as c:
         found = c.execute(text(_LOAD + " FOR UPDATE"), {"id": table_id}).scalar_one_or_none()
-        if found is not None:
-            known = _LOOK.validate_python(found, strict=False)
-            new = lost(blocks, known.blocks, -(2**63))
+        if found is None:
+            return None
+        known = _LOOK.validate_python(found, strict=False)
+        new = lost(blocks, known.blocks, -(2**63))
+        if new:
             merged = replace(known, blocks=(*lost(known.blocks, new, -(2**63)), *new))
             c.execute(_SAVE, {"id": table_id, "document": _LOOK.dump_json(merged).decode()})
+        return known
 
 
 def forget(ledger: Ledger, table_id: int) -> None:
