@@ -11,7 +11,7 @@ NOTES: dict[str, str] = {
     "OFL-102": """
         A task found no Airflow connection (`offload_clickhouse`, `offload_ledger`, `offload_spark`), or the command
         line found neither the environment variable nor the file in `$OFFLOAD_HOME/secrets/`. The message names the one
-        that is missing.""",
+        that is missing. `ttl_guard: stop` in a spec needs a login of its own, `OFFLOAD_CLICKHOUSE_GUARD_URI`.""",
     "OFL-103": """
         TLS is on, and the certificate that the server showed is not signed by the CA that the connection names, is for
         another host name, has expired, or the CA file is missing on the machine that runs the task. Nothing was sent:
@@ -113,7 +113,9 @@ NOTES: dict[str, str] = {
         compared.""",
     "OFL-407": """
         The range lies before `start`, is not settled yet, or is about to expire in ClickHouse: replacing a window
-        whose rows are being deleted would delete them from the lake too. `force` does not override it.""",
+        whose rows are being deleted would delete them from the lake too. `force` does not override it. A job ends
+        with it when a partition was dropped or the TTL changed while it read windows again; nothing was committed, and
+        the next run looks anew.""",
     "OFL-408": """
         Two runs recorded a plan at once; one of them won. Running the task again reads the new state.""",
     "OFL-409": """

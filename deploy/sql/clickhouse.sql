@@ -25,6 +25,7 @@ GRANT SELECT ON k2.silver_trades TO offload;
 -- what it asks of the server itself
 GRANT SELECT ON system.columns TO offload;
 GRANT SELECT ON system.databases TO offload;
+GRANT SELECT ON system.mutations TO offload;
 GRANT SELECT ON system.parts TO offload;
 GRANT SELECT ON system.replicas TO offload;
 GRANT SELECT ON system.settings TO offload;

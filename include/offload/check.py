@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pyiceberg.table import Table
 
+from include.offload import ttl_guard
 from include.offload.context import Context
 from include.offload.crashpoint import reached
 from include.offload.errors import (
@@ -23,16 +24,26 @@ from include.offload.lake import marker as markers
 from include.offload.lake.catalog import find_table
 from include.offload.lake.evolution import compare, evolution, in_lake_order, project_onto, refuse
 from include.offload.lake.marker import Marker
+from include.offload.ledger import looks
+from include.offload.ledger.looks import Look
 from include.offload.ledger.store import Head, Landed
+from include.offload.lookback import LookBack, late_note, look_back
 from include.offload.model import Evolution, Extent, Plan, Projection, SourceTable, Target, earliest
 from include.offload.planning import Leave, Left, Rules, decide, describe_left
 from include.offload.slicing import cut, rows_per_slice
 from include.offload.source.client import Client
 from include.offload.source.describe import describe
 from include.offload.source.expressions import confirm_expressions, expressions_of
-from include.offload.source.extent import MAX_WINDOWS_PER_PLAN, ExtentQuery, cut_to_limit, min_cursor_us, read_extent
+from include.offload.source.extent import (
+    MAX_WINDOWS_PER_PLAN,
+    ExtentQuery,
+    cut_to_limit,
+    first_expiry_us,
+    min_cursor_us,
+    read_extent,
+)
 from include.offload.source.projection import partition_columns, sort_sql
-from include.offload.source.ttl import expiry_sql
+from include.offload.source.ttl import Expiry, expiry_sql
 from include.offload.spec.model import TableSpec
 from include.offload.windows import Grid, Span, from_us, gapless_end, subtract
 
@@ -52,11 +63,22 @@ class RunRequest:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """A plan, what was left alone, and lines for the log."""
+    """A plan, what was left alone, lines for the log, and what the ledger is to remember of this look."""
 
     plan: Plan
     left: tuple[Left, ...]
     notes: tuple[str, ...]
+    seen: LookBack
+
+
+@dataclass(frozen=True, slots=True)
+class _Glance:
+    """What ClickHouse alone says, before the Iceberg table is known. `query`: still without columns."""
+
+    source: SourceTable
+    query: ExtentQuery
+    expiry: Expiry
+    now_us: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +92,19 @@ class _Look:
     settled_us: int
     now_us: int
     expiry_readable: bool
+    expiry_why: str
 
 
 def check_extent(ctx: Context, spec: TableSpec, request: RunRequest) -> CheckResult:
     """Plan one run and freeze the plan in the ledger. Raises OFL-2xx, 3xx, 4xx."""
     ctx.metrics.declare([spec.identity])
+    ttl_guard.check_ready(ctx, spec)
     ctx.ledger.check_schema()
-    result = _plan(ctx, spec, request)
+    result = _plan(ctx, spec, request, acting=True)
+    head = ctx.ledger.head(spec.identity)
+    assert head is not None  # noqa: S101 - planning registered the table
+    look = result.seen.look
+    looks.save(ctx.ledger, head, Grid(spec.window_us), look, result.seen.expiries)
     ctx.ledger.freeze(result.plan)
     reached("plan-frozen")
     ctx.metrics.check(
@@ -85,23 +113,33 @@ def check_extent(ctx: Context, spec: TableSpec, request: RunRequest) -> CheckRes
         pending_windows=len(result.plan.windows),
         pending_rows=result.plan.rows,
         mismatched_windows=sum(x.reason is not Leave.UNKNOWN for x in result.left),
-        first_expiry_us=earliest(*(w.expiry_us for w in result.plan.windows)),
+        first_expiry_us=look.first_expiry_us,
+        now_us=look.seen_us,
+        late_beyond_horizon=look.late_rows,
+        rows_before_start=look.rows_before_start,
+        rows_in_future=look.rows_in_future,
     )
-    return result
+    guard = ttl_guard.watch(ctx, spec, head.table_id, look.first_expiry_us, look.seen_us)
+    return result if guard.note is None else replace(result, notes=(*result.notes, guard.note))
 
 
 def preview(ctx: Context, spec: TableSpec, request: RunRequest) -> CheckResult:
     """The plan that `check_extent` would freeze now; it is not frozen."""
     ctx.ledger.check_schema()
-    return _plan(ctx, spec, request)
+    return _plan(ctx, spec, request, acting=False)
 
 
-def _plan(ctx: Context, spec: TableSpec, request: RunRequest) -> CheckResult:
+def _plan(ctx: Context, spec: TableSpec, request: RunRequest, *, acting: bool) -> CheckResult:
     grid = Grid(spec.window_us)
     with ctx.connect(spec, comment=f"offload check {spec.identity} {request.run_id}") as client:
-        table = find_table(ctx.catalog, (spec.target.namespace, spec.target.table), spec.identity)
-        look = _look(client, spec, grid, table)
+        glance = _glance(client, spec, grid)
         known = ctx.ledger.head(spec.identity)
+        unshipped = _unshipped_expiry(client, glance, known)
+        if acting and known is not None and ttl_guard.must_hold(spec, unshipped, glance.now_us):
+            # first of all: it must also work while the catalog or the store is away
+            ttl_guard.watch(ctx, spec, known.table_id, unshipped, glance.now_us)
+        table = find_table(ctx.catalog, (spec.target.namespace, spec.target.table), spec.identity)
+        look = _look(glance, spec, grid, table)
         origin = known.origin_us if known and known.origin_us is not None else _origin(client, spec, look, grid)
         head = ctx.ledger.register(
             spec.identity,
@@ -121,25 +159,44 @@ def _plan(ctx: Context, spec: TableSpec, request: RunRequest) -> CheckResult:
             append = tuple(Span(s.lo, min(s.hi, scan.hi)) for s in append if s.lo < scan.hi)
             shipped = {n: w for n, w in shipped.items() if grid.span(n).hi <= scan.hi}
         spans = [] if scan.empty else [scan]
-        extent = read_extent(client, look.query, spans, now_us=look.now_us, origin_us=head.origin_us or look.settled_us)
-        bytes_per_row = _bytes_per_row(client, spec)
-    safe_until = look.now_us + ctx.settings.job_timeout_s * 1_000_000 + EXPIRY_MARGIN_US
-    rules = Rules(
-        grid=grid,
-        fingerprint=look.projection.fingerprint,
-        follow_deletes=spec.deletes == "follow",
-        safe_until_us=safe_until if look.expiry_readable else None,
-        force=request.force,
-    )
-    decision = decide(extent, append, shipped, empty, rules)
+        start = head.watermark_us if head.watermark_us is not None else head.origin_us
+        after = None if start is None else gapless_end(start, [*known_spans, *append])
+        extent = read_extent(
+            client,
+            look.query,
+            spans,
+            now_us=look.now_us,
+            origin_us=head.origin_us or look.settled_us,
+            tail_us=after,
+        )
+        safe_until = look.now_us + ctx.settings.job_timeout_s * 1_000_000 + EXPIRY_MARGIN_US
+        rules = Rules(
+            grid=grid,
+            fingerprint=look.projection.fingerprint,
+            follow_deletes=spec.deletes == "follow",
+            safe_until_us=safe_until if look.expiry_readable else None,
+            force=request.force,
+        )
+        back = look_back(
+            ctx,
+            client,
+            spec,
+            look.source,
+            look.query,
+            head,
+            table,
+            now_us=look.now_us,
+            horizon_lo=min(grid.floor(look.settled_us - spec.horizon_us), head.watermark_us or look.settled_us),
+            safe_until_us=rules.safe_until_us,
+        )
+    decision = decide(extent, append, back.corrected(shipped), empty, rules)
     target_rows = rows_per_slice(
         sum(w.rows for w in decision.windows),
         max_rows=spec.slice.rows,
         max_bytes=spec.slice.bytes,
-        bytes_per_row=bytes_per_row,
+        bytes_per_row=back.parts.bytes_per_row,
         concurrency=spec.slice.concurrency,
     )
-    start = head.watermark_us if head.watermark_us is not None else head.origin_us
     plan = Plan(
         plan_id=uuid.uuid4(),
         pipeline=ctx.pipeline,
@@ -162,24 +219,44 @@ def _plan(ctx: Context, spec: TableSpec, request: RunRequest) -> CheckResult:
         slices=cut(extent.cells, decision.windows, append, grid, target_rows),
         origin_us=head.origin_us,
         watermark_before=head.watermark_us,
-        watermark_after=None if start is None else gapless_end(start, [*known_spans, *append]),
+        watermark_after=after,
         max_sequence=extent.max_sequence,
         spec_json=spec.model_dump_json(),
         created_us=look.now_us,
         evolution=look.evolution if decision.windows else None,
     )
-    return CheckResult(plan, decision.left, tuple(_notes(extent, decision.left, grid, plan)))
+    seen = _remember(back.look, extent, plan, unshipped, request)
+    notes = _notes(extent, decision.left, grid, plan, seen)
+    if look.expiry_why:
+        notes.append(f"{look.expiry_why}: no window is replaced, and when rows expire is not known for sure")
+    return CheckResult(plan, decision.left, tuple(notes), replace(back, look=seen))
 
 
-def _look(client: Client, spec: TableSpec, grid: Grid, table: Table | None) -> _Look:
+def _unshipped_expiry(client: Client, glance: _Glance, head: Head | None) -> int | None:
+    """The first expiry of a row that is not behind the watermark, µs UTC; None: none expires."""
+    start = None if head is None else head.watermark_us if head.watermark_us is not None else head.origin_us
+    return None if start is None else first_expiry_us(client, glance.query, start)
+
+
+def _remember(look: Look, extent: Extent, plan: Plan, unshipped_us: int | None, request: RunRequest) -> Look:
+    """The look with what this run's extent and plan add to it."""
+    asked = request.from_us is not None or request.to_us is not None
+    return replace(
+        look,
+        # what a range mends is counted again by the next run
+        surveyed_us=0 if asked else look.surveyed_us,
+        rows_before_start=extent.rows_before_start,
+        rows_in_future=extent.rows_in_future,
+        first_expiry_us=earliest(unshipped_us, extent.tail_expiry_us, *(w.expiry_us for w in plan.windows)),
+        next_expiry_us=extent.tail_expiry_us,
+    )
+
+
+def _glance(client: Client, spec: TableSpec, grid: Grid) -> _Glance:
     confirm_expressions(client, expressions_of(spec), spec.identity)
     source = describe(client, spec.source.database, spec.source.table, spec.identity)
     _check_replica(client, spec)
-    projection = project_onto(spec, source, table)
-    changes = () if table is None else compare(table, projection, spec)
-    refuse(changes, spec.identity)
     expiry = expiry_sql(source, spec)
-    now = client.now_us()
     query = ExtentQuery(
         database=spec.source.database,
         table=spec.source.table,
@@ -187,13 +264,24 @@ def _look(client: Client, spec: TableSpec, grid: Grid, table: Table | None) -> _
         sequence=spec.sequence,
         final=spec.source.final,
         grid=grid,
-        projection=projection,
-        partition=in_lake_order(partition_columns(spec, projection), table),
+        projection=Projection((), ""),
+        partition=(),
         expiry=expiry.sql,
     )
+    return _Glance(source, query, expiry, client.now_us())
+
+
+def _look(glance: _Glance, spec: TableSpec, grid: Grid, table: Table | None) -> _Look:
+    source, expiry = glance.source, glance.expiry
+    projection = project_onto(spec, source, table)
+    changes = () if table is None else compare(table, projection, spec)
+    refuse(changes, spec.identity)
+    partition = in_lake_order(partition_columns(spec, projection), table)
+    query = replace(glance.query, projection=projection, partition=partition)
     readable = expiry.readable and not source.ttl_group_by
     planned = None if table is None else evolution(table, changes)
-    return _Look(source, projection, query, planned, grid.settled_until(now, spec.settle_us), now, readable)
+    settled = grid.settled_until(glance.now_us, spec.settle_us)
+    return _Look(source, projection, query, planned, settled, glance.now_us, readable, expiry.why)
 
 
 def _check_replica(client: Client, spec: TableSpec) -> None:
@@ -312,20 +400,13 @@ def _target(spec: TableSpec, table: Table | None) -> Target:
     )
 
 
-def _bytes_per_row(client: Client, spec: TableSpec) -> float:
-    """Uncompressed bytes of a row in ClickHouse, 0 when it holds no row."""
-    ((rows, size),) = client.query(
-        "SELECT sum(rows), sum(data_uncompressed_bytes) FROM system.parts"
-        " WHERE active AND database = {db:String} AND table = {table:String}",
-        {"db": spec.source.database, "table": spec.source.table},
-    )
-    return float(size) / float(rows) if rows else 0.0
-
-
-def _notes(extent: Extent, left: Sequence[Left], grid: Grid, plan: Plan) -> list[str]:
+def _notes(extent: Extent, left: Sequence[Left], grid: Grid, plan: Plan, look: Look) -> list[str]:
     notes = describe_left(left, grid)
     if plan.evolution is not None:
         notes += [f"with this commit: {change}" for change in plan.evolution.changes]
+    late = late_note(look, plan.table)
+    if late is not None:
+        notes.append(late)
     if extent.rows_before_start:
         notes.append(f"{extent.rows_before_start} rows lie before the table's start and are not offloaded")
     if extent.rows_in_future:

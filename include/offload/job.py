@@ -27,7 +27,8 @@ from include.offload.lake.commit import guard, land
 from include.offload.lake.evolution import check_fits, file_properties, file_schema, project_onto
 from include.offload.lake.rewriting import Replacement, find_replacement
 from include.offload.lake.shipping import SliceTask, slice_sql, source_name
-from include.offload.model import Action, Outcome, Plan, ShippedFile, Slice, WindowState, earliest
+from include.offload.lookback import parts_went, ttl_moved
+from include.offload.model import Action, Outcome, Plan, Projection, ShippedFile, Slice, WindowState, earliest
 from include.offload.slicing import lanes
 from include.offload.source.client import Client
 from include.offload.source.describe import describe
@@ -80,8 +81,7 @@ def ship(ctx: Context, plan_id: uuid.UUID, run_tasks: RunTasks, ready: Callable[
     files, pending = _read(ctx, spec, plan, table, attempt, run_tasks)
     outcome = _outcome(plan, files, pending, time.monotonic() - started)
     reached("audited")
-    _check_columns(ctx, spec, plan, table)
-    _check_expiry(ctx, spec, plan)
+    _check_source(ctx, spec, plan, table)
     ctx.ledger.record_attempt(attempt, outcome)
     landing = land(
         ctx.catalog,
@@ -273,15 +273,7 @@ def _outcome(plan: Plan, files: Sequence[ShippedFile], pending: tuple[int, ...],
     )
 
 
-def _check_columns(ctx: Context, spec: TableSpec, plan: Plan, table: Table) -> None:
-    """Raises OFL-212 when the source has other columns than planned, now that it was read (rule 10).
-
-    A row that came with a value in a new column while the old columns were read would lose that value: its window
-    would count as shipped. Nothing was sent, and the next plan has the column.
-    """
-    with ctx.connect(spec, f"offload audit {plan.table} plan {plan.plan_id}", plan.replica) as client:
-        source = describe(client, spec.source.database, spec.source.table, spec.identity)
-    now = project_onto(spec, source, table)
+def _same_columns(now: Projection, plan: Plan) -> None:
     if now.fingerprint != plan.projection.fingerprint:
         names = {(c.name, c.iceberg_type) for c in now.columns} ^ {
             (c.name, c.iceberg_type) for c in plan.projection.columns
@@ -291,17 +283,35 @@ def _check_columns(ctx: Context, spec: TableSpec, plan: Plan, table: Table) -> N
         )
 
 
-def _check_expiry(ctx: Context, spec: TableSpec, plan: Plan) -> None:
-    """Rule 18, the second look: raises OFL-407 when a window to be replaced is about to expire."""
-    expiries = [w.expiry_us for w in plan.windows if w.action is Action.REPLACE and w.ledger_rows]
-    soonest = earliest(*expiries)
-    if soonest is None:
+def _check_source(ctx: Context, spec: TableSpec, plan: Plan, table: Table) -> None:
+    """The second look, now that everything was read: raises OFL-212 when the source has other columns than planned
+    (rule 10), OFL-407 when rows of a window to be replaced expire, or went since planning (rule 18).
+
+    A row that came with a value in a new column while the old columns were read would lose that value: its window
+    would count as shipped. What came since planning may have been shipped too, so its blocks are remembered for the
+    next look.
+    """
+    head = ctx.ledger.head(plan.table)
+    if head is None:
         return
+    replaced = [w for w in plan.windows if w.action is Action.REPLACE and w.ledger_rows]
     with ctx.connect(spec, f"offload audit {plan.table} plan {plan.plan_id}", plan.replica) as client:
         now = client.now_us()
-    if soonest <= now + COMMIT_MARGIN_US:
+        source = describe(client, spec.source.database, spec.source.table, plan.table)
+        _same_columns(project_onto(spec, source, table), plan)
+        went = parts_went(ctx, client, spec, head.table_id, now)
+        if not replaced:
+            return
+        moved = ttl_moved(ctx, client, source, spec, head.table_id)
+    soonest = earliest(*(w.expiry_us for w in replaced))
+    if soonest is not None and soonest <= now + COMMIT_MARGIN_US:
         raise OffloadError(
             RANGE_REFUSED, "rows of a window that it replaces are expiring in ClickHouse", table=plan.table
+        )
+    if went or moved:
+        what = "the source's TTL changed" if moved else "parts of the source were dropped"
+        raise OffloadError(
+            RANGE_REFUSED, f"{what} while windows were read again; the next run looks anew", table=plan.table
         )
 
 

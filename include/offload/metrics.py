@@ -32,6 +32,8 @@ MAX_NAME = 250
 """Airflow's limit for a metric name with its tags, characters; longer ones are dropped on the way."""
 DATAGRAM_BYTES = 1400
 """Fits one Ethernet frame, the size the StatsD documentation recommends for a local network."""
+NO_EXPIRY_S = 315_360_000
+"""The TTL headroom of a table of which nothing unshipped expires: ten years, since StatsD knows no infinity."""
 DURATION_BUCKETS = (1, 2, 5, 10, 30, 60, 120, 300, 600, 900, 1800)
 """Upper bounds in seconds; the mapping file repeats them, a test compares."""
 
@@ -158,7 +160,44 @@ REGISTRY: dict[str, Metric] = {
             "offload_expiry_timestamp_seconds",
             Kind.GAUGE,
             "seconds",
-            "When ClickHouse deletes the first pending row, Unix time; 0 when no pending row expires",
+            "When ClickHouse deletes the first row that is not in Iceberg yet, Unix time; 0 when none of them expires",
+            ("table",),
+        ),
+        Metric(
+            "offload_ttl_headroom_seconds",
+            Kind.GAUGE,
+            "seconds",
+            "Time until that first expiry when the last run looked, ten years when nothing expires;"
+            " it freezes between runs, so alert on the timestamp",
+            ("table",),
+        ),
+        Metric(
+            "offload_ttl_guard_stopped",
+            Kind.GAUGE,
+            "1",
+            "1 while the TTL guard keeps the TTL merges of the source stopped",
+            ("table",),
+        ),
+        # rows that no run ships by itself
+        Metric(
+            "offload_late_rows_beyond_horizon",
+            Kind.GAUGE,
+            "rows",
+            "Rows that came after their window was shipped and after the horizon; `bin/offload reconcile` ships them",
+            ("table",),
+        ),
+        Metric(
+            "offload_rows_before_start",
+            Kind.GAUGE,
+            "rows",
+            "Rows in ClickHouse that lie before the table's accounting begins and are never offloaded",
+            ("table",),
+        ),
+        Metric(
+            "offload_rows_in_future",
+            Kind.GAUGE,
+            "rows",
+            "Rows in ClickHouse whose cursor lies ahead of its clock; offloaded when their window settles",
             ("table",),
         ),
     )
@@ -245,13 +284,31 @@ class Metrics:
         pending_rows: int,
         mismatched_windows: int = 0,
         first_expiry_us: int | None = None,
+        now_us: int | None = None,
+        late_beyond_horizon: int = 0,
+        rows_before_start: int = 0,
+        rows_in_future: int = 0,
     ) -> None:
-        """What `check_extent` found. `first_expiry_us`: when ClickHouse deletes the first pending row, None never."""
+        """What `check_extent` found. `first_expiry_us`: when ClickHouse deletes the first unshipped row, None never."""
         self.gauge("offload_settle_seconds", settle_us / 1e6, table=table)
         self.gauge("offload_pending_windows", pending_windows, table=table)
         self.gauge("offload_pending_rows", pending_rows, table=table)
         self.gauge("offload_mismatched_windows", mismatched_windows, table=table)
+        self.gauge("offload_late_rows_beyond_horizon", late_beyond_horizon, table=table)
+        self.gauge("offload_rows_before_start", rows_before_start, table=table)
+        self.gauge("offload_rows_in_future", rows_in_future, table=table)
+        self.expiry(table, first_expiry_us, now_us)
+
+    def expiry(self, table: str, first_expiry_us: int | None, now_us: int | None = None) -> None:
+        """When the first unshipped row expires, None never; now_us: by ClickHouse's clock, else this machine's."""
+        now_s = time.time() if now_us is None else now_us / 1e6
+        headroom = NO_EXPIRY_S if first_expiry_us is None else first_expiry_us / 1e6 - now_s
         self.gauge("offload_expiry_timestamp_seconds", (first_expiry_us or 0) / 1e6, table=table)
+        self.gauge("offload_ttl_headroom_seconds", round(headroom, 3), table=table)
+
+    def guarded(self, table: str, *, stopped: bool) -> None:
+        """Whether the TTL guard keeps the TTL merges of the source stopped."""
+        self.gauge("offload_ttl_guard_stopped", int(stopped), table=table)
 
     def shipped(self, table: str, *, rows: int, files: int, bytes: int, seconds: float) -> None:
         """What a job committed. Call it only when this attempt made the commit, not when it found it made."""
@@ -287,7 +344,7 @@ class Metrics:
         self.gauge("offload_last_success_timestamp", round(time.time(), 3), table=table)
         self.gauge("offload_pending_windows", pending_windows, table=table)
         self.gauge("offload_pending_rows", pending_rows, table=table)
-        self.gauge("offload_expiry_timestamp_seconds", (first_expiry_us or 0) / 1e6, table=table)
+        self.expiry(table, first_expiry_us)
         self.count("offload_cycles_total", table=table, status="success")
         if cycle_seconds is not None:
             self.timing("offload_cycle_duration_seconds", cycle_seconds, table=table)

@@ -13,6 +13,8 @@ from typing import Any
 from include.offload.windows import Span
 
 PartitionValue = int | str | bool | None
+EXPIRED_LONG_AGO = 0
+"""The expiry (µs) of a window that must never be replaced: its source rows are gone, or when they go can't be told."""
 
 
 def earliest(*instants: int | None) -> int | None:
@@ -131,6 +133,8 @@ class Extent:
     rows_total: int
     rows_before_start: int
     rows_in_future: int
+    tail_expiry_us: int | None = None
+    """The first expiry of a row that stays unshipped when this extent is shipped; None: none expires."""
 
     def windows(self) -> dict[int, WindowState]:
         """The cells summed per window."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from include.offload.model import Action, Extent, PlannedWindow, WindowState, earliest
+from include.offload.model import EXPIRED_LONG_AGO, Action, Extent, PlannedWindow, WindowState, earliest
 from include.offload.windows import Grid, Span, from_us
 
 
@@ -19,6 +19,8 @@ class Leave(StrEnum):
     SHRUNK = "shrunk"
     EXPIRING = "expiring"
     UNKNOWN = "unknown-fingerprint"
+    KEPT = "gone-in-source"
+    """Rows of it went without a delete that names them: a dropped partition, a TTL that was shortened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,8 @@ def _judge(state: WindowState, known: LedgerWindow, rules: Rules) -> Action | Le
     if known.state.rows == 0:
         # nothing was shipped there: no history that a replace could erase, and rows to lose
         return Action.REPLACE
+    if known.state.expiry_us == EXPIRED_LONG_AGO:
+        return Leave.KEPT
     if rules.safe_until_us is None:
         return Leave.EXPIRING
     expiry = earliest(state.expiry_us, known.state.expiry_us)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pyiceberg.table import Table
@@ -17,10 +17,11 @@ from include.offload.lake.catalog import find_table
 from include.offload.lake.commit import plant
 from include.offload.lake.evolution import in_lake_order, project_onto
 from include.offload.lake.marker import Marker
+from include.offload.ledger import looks
 from include.offload.ledger.accounting import Entry
 from include.offload.ledger.restore import restore, set_pipeline
 from include.offload.ledger.store import Landed
-from include.offload.model import Plan, Target, WindowState, earliest
+from include.offload.model import EXPIRED_LONG_AGO, Plan, Target, WindowState, earliest
 from include.offload.source.client import Client
 from include.offload.source.describe import describe
 from include.offload.source.projection import partition_columns
@@ -33,8 +34,6 @@ log = logging.getLogger(__name__)
 
 GENERATION_STEP = 1_000
 """How far a rebuild lifts the generation, so that no forgotten plan's number ever comes back (rule 22)."""
-EXPIRED_LONG_AGO = 0
-"""The expiry (µs) of a window that must never be replaced: its own can't be told, or its source is gone."""
 ALL_TIME = Span(-(2**62), 2**62)
 
 
@@ -80,6 +79,9 @@ def accept_source(ctx: Context, spec: TableSpec) -> Accepted:
         identity = describe(client, spec.source.database, spec.source.table, spec.identity).identity
         gone = _fewer(ctx, client, spec)
     ctx.ledger.accept_source(spec.identity, identity, never_replaced=gone, expiry_us=EXPIRED_LONG_AGO)
+    head = ctx.ledger.head(spec.identity)
+    if head is not None:
+        looks.forget(ctx.ledger, head.table_id)
     return Accepted(spec.identity, identity, len(gone))
 
 
@@ -175,6 +177,7 @@ def rebuild(ctx: Context, spec: TableSpec, *, foreign: bool = False) -> Rebuilt:
     landing = plant(ctx.catalog, table, plan, uuid.uuid4(), marker.watermark_us)
     landed = Landed(str(landing.table.metadata.table_uuid), landing.marker.snapshot_id, landing.marker.sequence_number)
     restore(ctx.ledger, head, plan, entries, projection.fingerprint, landed)
+    looks.forget(ctx.ledger, head.table_id)
     return Rebuilt(
         table=spec.identity,
         windows=len(windows),
@@ -221,7 +224,7 @@ def account(
     return [*shipped, *(Entry(s, None) for s in empty)], origin
 
 
-def _expiries(client: Client, table: Table, spec: TableSpec, expiry: Expiry, found: Iterable[int]) -> Mapping[int, int]:
+def _expiries(client: Client, table: Table, spec: TableSpec, expiry: Expiry, found: Iterable[int]) -> dict[int, int]:
     """The first expiry of each window of the lake; a window whose own can't be told counts as expired long ago."""
     if expiry.readable and expiry.sql is None:
         return {}

@@ -28,6 +28,8 @@ class Settings(BaseSettings):
     """Connections and limits. Secret parts never show in `repr` or logs.
 
     clickhouse_uri: `http[s]://user:password@host:port/[?ca_cert=…]` or several, comma-separated, one a replica.
+    clickhouse_guard_uri: the same servers with a user that may do nothing but `SYSTEM TTL MERGES`; only tables with
+    `ttl_guard: stop` need it.
     ledger_uri: `postgresql://user:password@host:port/offload[?sslmode=verify-full&sslrootcert=…]`.
     catalog: the name of the catalog in PyIceberg's own configuration (`.pyiceberg.yaml`, found through
     `PYICEBERG_HOME`, which defaults to the secrets directory).
@@ -42,6 +44,10 @@ class Settings(BaseSettings):
     statsd_port: int | None = None
     tables: Path = ROOT / "dags" / "tables"
     env: str | None = Field(default=None, description="name of the spec overlay")
+    clickhouse_guard_uri: SecretStr | None = None
+    survey_every_s: int = Field(
+        default=3600, ge=0, description="how often windows older than the horizon are counted, seconds"
+    )
     job_timeout_s: int = Field(default=3600, ge=60, description="the longest an offload job may run, seconds")
 
     @classmethod
@@ -62,6 +68,10 @@ class Settings(BaseSettings):
     def ledger(self) -> str:
         """The ledger's URI. Raises OFL-102 when it is not configured."""
         return self._require("ledger_uri")
+
+    def guard_uris(self) -> tuple[str, ...]:
+        """One URI a replica, of a user that may stop and start TTL merges. Raises OFL-102 when none is configured."""
+        return tuple(u.strip() for u in self._require("clickhouse_guard_uri").split(",") if u.strip())
 
     def _require(self, name: str) -> str:
         value = getattr(self, name)

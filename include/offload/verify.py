@@ -144,7 +144,7 @@ def verify(ctx: Context, spec: TableSpec, from_us: int | None = None, to_us: int
         sums = _Sums(projection.columns)
         for era in known:
             ours |= _windows(client, source, spec.cursor, grid, _source_hash(era.columns), era.spans)
-            theirs |= _windows(client, lake_source(table), spec.cursor, grid, _lake_hash(era.columns), era.spans)
+            theirs |= _windows(client, lake_source(table), spec.cursor, grid, lake_hash(era.columns), era.spans)
             sums.add_source(client, source, spec.cursor, era)
     rows = sum(sums.add_lake(table, spec.cursor, era) for era in known)
     return VerifyReport(
@@ -218,7 +218,7 @@ def source_rows(client: Client, spec: TableSpec, span: Span) -> dict[int, int]:
 def lake_windows(client: Client, table: Table, spec: TableSpec, projection: Projection) -> dict[int, WindowState]:
     """Rows and content hash per window of the whole lake table, as ClickHouse reads it."""
     grid = Grid(spec.window_us)
-    return _windows(client, lake_source(table), spec.cursor, grid, _lake_hash(projection.columns), None)
+    return _windows(client, lake_source(table), spec.cursor, grid, lake_hash(projection.columns), None)
 
 
 def lake_expiries(client: Client, table: Table, spec: TableSpec, expiry: str) -> dict[int, int]:
@@ -230,7 +230,8 @@ def lake_expiries(client: Client, table: Table, spec: TableSpec, expiry: str) ->
     return {int(w): int(e) for w, e in client.query(sql)}
 
 
-def _lake_hash(columns: Sequence[ProjectedColumn]) -> str:
+def lake_hash(columns: Sequence[ProjectedColumn]) -> str:
+    """The row hash as ClickHouse computes it over the lake's own columns."""
     return f"cityHash64(tuple({', '.join(quote(c.name) for c in columns)}))" if columns else "0"
 
 

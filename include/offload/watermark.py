@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from include.offload import ttl_guard
 from include.offload.context import Context
 from include.offload.crashpoint import reached
 from include.offload.errors import LEDGER_DISAGREES, PLAN_SUPERSEDED, OffloadError
 from include.offload.lake import marker as markers
 from include.offload.lake.commit import load
+from include.offload.ledger import looks
 from include.offload.ledger.store import Landed, Promotion
-from include.offload.model import Action, Outcome, Plan, earliest
+from include.offload.model import Action, Outcome, Plan, PlannedWindow, earliest
 from include.offload.spec.model import TableSpec
 
 
@@ -59,7 +62,10 @@ def update_watermark(ctx: Context, spec: TableSpec, plan_id: uuid.UUID) -> Water
         landed = Landed(str(table.metadata.table_uuid), marker.snapshot_id, marker.sequence_number)
         promotion = ctx.ledger.promote(plan, outcome, landed)
     reached("ledger-written")
-    _report(ctx, plan, outcome, promotion)
+    left = [w for w in plan.windows if w.window in set(outcome.pending)]
+    first_expiry = _first_expiry(ctx, plan, left)
+    _report(ctx, plan, outcome, promotion, left, first_expiry)
+    _release(ctx, spec, left, first_expiry)
     return WatermarkResult(
         plan_id=plan_id,
         watermark_us=promotion.watermark_us,
@@ -73,9 +79,32 @@ def update_watermark(ctx: Context, spec: TableSpec, plan_id: uuid.UUID) -> Water
     )
 
 
-def _report(ctx: Context, plan: Plan, outcome: Outcome, promotion: Promotion) -> None:
+def _first_expiry(ctx: Context, plan: Plan, left: Sequence[PlannedWindow]) -> int | None:
+    """When the first row that this run left in ClickHouse alone expires, µs UTC; None: none expires."""
+    head = ctx.ledger.head(plan.table)
+    look = None if head is None else looks.load(ctx.ledger, head.table_id)
+    return earliest(*(w.expiry_us for w in left), None if look is None else look.next_expiry_us)
+
+
+def _release(ctx: Context, spec: TableSpec, left: Sequence[PlannedWindow], first_expiry_us: int | None) -> None:
+    """Let ClickHouse delete again what it may, when the guard stopped it and the rows are shipped."""
+    head = ctx.ledger.head(spec.identity)
+    if head is None or spec.identity not in looks.guarded(ctx.ledger, spec.identity):
+        return
+    if left or ttl_guard.must_hold(spec, first_expiry_us, time.time_ns() // 1_000):
+        return
+    ttl_guard.release(ctx, spec, head.table_id)
+
+
+def _report(
+    ctx: Context,
+    plan: Plan,
+    outcome: Outcome,
+    promotion: Promotion,
+    left: Sequence[PlannedWindow],
+    first_expiry_us: int | None,
+) -> None:
     """The metrics of a run that ended well; what the plan moved counts once, however often this is repeated."""
-    left = [w for w in plan.windows if w.window in set(outcome.pending)]
     if promotion.first:
         ctx.metrics.landed(plan, outcome)
     ctx.metrics.watermark(
@@ -83,7 +112,7 @@ def _report(ctx: Context, plan: Plan, outcome: Outcome, promotion: Promotion) ->
         watermark_us=promotion.watermark_us,
         pending_windows=len(left),
         pending_rows=sum(w.rows for w in left),
-        first_expiry_us=earliest(*(w.expiry_us for w in left)),
+        first_expiry_us=first_expiry_us,
         # a repeated task says nothing about how long a cycle takes
         cycle_seconds=max(0.0, time.time() - plan.created_us / 1e6) if promotion.first else None,
     )

@@ -280,7 +280,7 @@ def test_accepting_an_emptied_source_keeps_what_the_lake_holds(table: MakeDomain
     accept_source(t.ctx, t.spec)
     run = t.run()
     assert run.rows == 10
-    assert {x.reason for x in run.check.left} <= {Leave.SHRUNK, Leave.EXPIRING}
+    assert {x.reason for x in run.check.left} == {Leave.KEPT}
     assert len(run.check.left) == 2
     assert t.lake_ids() == list(range(1, 31))
     t.verified()

@@ -165,10 +165,49 @@ def test_a_landed_plan_tells_late_rows_from_new_ones(wire: tuple[Metrics, socket
 def test_a_repeated_end_counts_a_cycle_and_no_rows(wire: tuple[Metrics, socket.socket]) -> None:
     emitter, receiver = wire
     emitter.watermark("k2.a", watermark_us=1_500_000)
-    seen = [line for _ in range(6) for line in read(receiver)]
+    seen = [line for _ in range(7) for line in read(receiver)]
     assert "watermark_timestamp_seconds,table=k2.a:1.5|g" in seen
     assert "offload_cycles_total,table=k2.a,status=success:1|c" in seen
     assert not any(line.startswith("offload_rows_total") for line in seen)
+
+
+@pytest.mark.parametrize(
+    ("expiry_us", "sent"),
+    [
+        (
+            90_000_000,
+            (
+                "offload_expiry_timestamp_seconds,table=k2.a:90.0|g",
+                "offload_ttl_headroom_seconds,table=k2.a:30.0|g",
+            ),
+        ),
+        (
+            None,
+            (
+                "offload_expiry_timestamp_seconds,table=k2.a:0.0|g",
+                f"offload_ttl_headroom_seconds,table=k2.a:{metrics.NO_EXPIRY_S}|g",
+            ),
+        ),
+    ],
+)
+def test_data_at_risk_is_sent_as_an_instant_and_as_what_is_left(
+    wire: tuple[Metrics, socket.socket], expiry_us: int | None, sent: tuple[str, str]
+) -> None:
+    emitter, receiver = wire
+    emitter.expiry("k2.a", expiry_us, now_us=60_000_000)
+    assert tuple(line for _ in range(2) for line in read(receiver)) == sent
+
+
+def test_rows_that_no_run_ships_are_sent(wire: tuple[Metrics, socket.socket]) -> None:
+    emitter, receiver = wire
+    emitter.check(
+        "k2.a", settle_us=0, pending_windows=0, pending_rows=0,
+        late_beyond_horizon=3, rows_before_start=4, rows_in_future=5,
+    )  # fmt: skip
+    seen = [line for _ in range(9) for line in read(receiver)]
+    assert "offload_late_rows_beyond_horizon,table=k2.a:3|g" in seen
+    assert "offload_rows_before_start,table=k2.a:4|g" in seen
+    assert "offload_rows_in_future,table=k2.a:5|g" in seen
 
 
 def test_an_unknown_error_is_counted_as_unknown(wire: tuple[Metrics, socket.socket]) -> None:

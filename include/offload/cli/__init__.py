@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from include.offload.cli import ledger, reference, run, schema, spec, stack, status, verify
+from include.offload.cli import ledger, reconcile, reference, run, schema, spec, stack, status, verify
 from include.offload.cli.console import flags, refuse
 from include.offload.errors import OffloadError
 
@@ -28,6 +28,7 @@ SETUP = "Set-up"
 app.command("status", rich_help_panel=TABLES)(status.status)
 app.command("plan", rich_help_panel=TABLES)(run.plan)
 app.command("run", rich_help_panel=TABLES)(run.run)
+app.command("reconcile", rich_help_panel=TABLES)(reconcile.reconcile)
 app.command("verify", rich_help_panel=TABLES)(verify.verify)
 app.add_typer(ledger.app, name="ledger", rich_help_panel=RECOVERY)
 app.add_typer(schema.app, name="schema", rich_help_panel=RECOVERY)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from pyiceberg.catalog import Catalog
@@ -15,6 +15,9 @@ from include.offload.cli.common import any_replica
 from include.offload.context import Context
 from include.offload.errors import OffloadError
 from include.offload.lake.catalog import find_table
+from include.offload.ledger import looks
+from include.offload.ledger.looks import Guarded, Look
+from include.offload.lookback import late_note
 from include.offload.source.client import Client
 from include.offload.source.sql import instant_sql, quote
 from include.offload.spec.model import TableSpec
@@ -46,6 +49,16 @@ class TableStatus:
     last_error: str | None = None
     generation: int | None = None
     snapshot_id: int | None = None
+    late_rows: int = 0
+    """Rows that came later than the horizon and are not in the lake, at the last survey."""
+    rows_before_start: int = 0
+    rows_in_future: int = 0
+    first_expiry_us: int | None = None
+    """When the first row that is not in the lake expires, at the last look."""
+    ttl_guard: str | None = None
+    """Why the guard keeps the TTL merges of the source stopped."""
+    notes: tuple[str, ...] = ()
+    """What an operator should know of this table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +77,13 @@ def overview(ctx: Context, specs: Sequence[TableSpec]) -> Overview:
     found = {s.identity: TableStatus(s.identity, "unknown") for s in specs}
     try:
         ledger = {str(r["table_name"]): r for r in ctx.ledger.watermark_rows()}
-        found = {s.identity: _from_ledger(s.identity, ledger.get(s.identity)) for s in specs}
+        seen, stopped = looks.all_looks(ctx.ledger), looks.guarded(ctx.ledger)
+        found = {
+            s.identity: _remembered(
+                _from_ledger(s.identity, ledger.get(s.identity)), seen.get(s.identity), stopped.get(s.identity)
+            )
+            for s in specs
+        }
     except OffloadError as error:
         away.append(error)
     now_us: int | None = None
@@ -112,6 +131,34 @@ def _from_ledger(identity: str, row: Mapping[str, Any] | None) -> TableStatus:
         last_error=row["last_error"],
         generation=int(row["generation"]),
     )
+
+
+def _remembered(known: TableStatus, look: Look | None, guard: Guarded | None) -> TableStatus:
+    """With what the last look at the source found, and what the TTL guard did."""
+    notes: list[str] = []
+    if look is not None:
+        notes += [n for n in (late_note(look, known.table),) if n is not None]
+        if look.rows_before_start:
+            notes.append(f"{look.rows_before_start} rows lie before the table's start and are not offloaded")
+        if look.rows_in_future:
+            notes.append(f"{look.rows_in_future} rows lie in the future")
+        known = replace(
+            known,
+            late_rows=look.late_rows,
+            rows_before_start=look.rows_before_start,
+            rows_in_future=look.rows_in_future,
+            first_expiry_us=look.first_expiry_us,
+        )
+    if guard is not None:
+        how = (
+            f"are stopped since {guard.since.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+            if guard.applied_at
+            else "should be stopped"
+        )
+        failed = f"; last error: {guard.last_error}" if guard.last_error else ""
+        notes.append(f"TTL merges {how}: {guard.reason}{failed}")
+        known = replace(known, ttl_guard=guard.reason)
+    return replace(known, notes=tuple(notes))
 
 
 def _us(moment: datetime | None) -> int | None:

@@ -23,6 +23,8 @@ from include.offload.windows import Grid
 
 if TYPE_CHECKING:
     from include.offload.context import Context
+    from include.offload.spec.model import TableSpec
+    from include.offload.steps import CheckResult, RunRequest
 
 ForceOption = Annotated[bool, typer.Option("--force", help="Ship the range again even where nothing changed.")]
 
@@ -59,7 +61,7 @@ def plan(
 
     settings = load()
     spec = the_spec(settings, table)
-    request = steps.RunRequest(_run_id(), instant_us(from_, "--from"), instant_us(to, "--to"), force)
+    request = steps.RunRequest(run_id(), instant_us(from_, "--from"), instant_us(to, "--to"), force)
     with opened(settings) as ctx:
         result = steps.preview(ctx, spec, request)
     made = result.plan
@@ -119,23 +121,32 @@ def run(
 
     settings = load()
     spec = the_spec(settings, table)
-    request = steps.RunRequest(_run_id(), instant_us(from_, "--from"), instant_us(to, "--to"), force)
+    request = steps.RunRequest(run_id(), instant_us(from_, "--from"), instant_us(to, "--to"), force)
+    with opened(settings) as ctx:
+        _, report = execute(ctx, spec, request)
+    show(report, lambda: print_report(report))
+
+
+def execute(ctx: Context, spec: TableSpec, request: RunRequest) -> tuple[CheckResult, RunReport]:
+    """The three steps, with progress on stderr; what was planned and what was done. Raises OFL-…"""
+    from include.offload import steps
+
+    table = spec.identity
     started = time.monotonic()
     outcome: dict[str, Any] = {}
-    with opened(settings) as ctx:
-        with _step(ctx, table, "check_extent"):
-            checked = steps.check_extent(ctx, spec, request)
-        made = checked.plan
-        for line in checked.notes:
-            note(f"note: {escape(str(line))}")
-        note(f"plan {made.plan_id}: {number(made.rows)} rows, {len(made.windows)} windows, {len(made.slices)} slices")
-        if made.touches_lake:
-            with _reported(ctx, table, "offload"):
-                outcome = _ship(made)
-        with _step(ctx, table, "update_watermark"):
-            moved = steps.update_watermark(ctx, spec, made.plan_id)
+    with _step(ctx, table, "check_extent"):
+        checked = steps.check_extent(ctx, spec, request)
+    made = checked.plan
+    for line in checked.notes:
+        note(f"note: {escape(str(line))}")
+    note(f"plan {made.plan_id}: {number(made.rows)} rows, {len(made.windows)} windows, {len(made.slices)} slices")
+    if made.touches_lake:
+        with _reported(ctx, table, "offload"):
+            outcome = _ship(made)
+    with _step(ctx, table, "update_watermark"):
+        moved = steps.update_watermark(ctx, spec, made.plan_id)
     seconds, job_seconds = time.monotonic() - started, float(outcome.get("seconds") or 0)
-    report = RunReport(
+    return checked, RunReport(
         table=table,
         plan_id=str(made.plan_id),
         generation=moved.generation,
@@ -150,7 +161,6 @@ def run(
         job_seconds=round(job_seconds, 3),
         rows_per_second=round(outcome["rows"] / job_seconds) if outcome.get("rows") and job_seconds else None,
     )
-    show(report, lambda: _print_report(report))
 
 
 @contextmanager
@@ -201,7 +211,8 @@ def _ship(made: Plan) -> dict[str, Any]:
         return job.run_job(argv, job.environment(), made.table, moved)
 
 
-def _print_report(report: RunReport) -> None:
+def print_report(report: RunReport) -> None:
+    """What a run did, for people."""
     if report.status == "nothing":
         out.print(f"{report.table}: nothing to ship; watermark {instant(report.watermark_us)}")
         return
@@ -215,6 +226,6 @@ def _print_report(report: RunReport) -> None:
     out.print(f"time       {span_of_time(report.seconds)}{rate}")
 
 
-def _run_id() -> str:
+def run_id() -> str:
     """A run id that says that a person ran it: `cli__2026-01-31T12:00:00Z__4711`."""
     return f"cli__{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}__{os.getpid()}"

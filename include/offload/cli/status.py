@@ -31,8 +31,11 @@ def status(
 
     def render() -> None:
         out.print(as_table(seen))
-        for line in (s for s in seen.tables if s.last_error):
-            out.print(f"[red]{line.table}[/]  {escape(line.last_error or '')}")
+        for failed in (s for s in seen.tables if s.last_error):
+            out.print(f"[red]{failed.table}[/]  {escape(failed.last_error or '')}")
+        for row in seen.tables:
+            for line in row.notes:
+                out.print(f"[yellow]{row.table}[/]  {escape(line)}", soft_wrap=True)
         for problem in seen.problems:
             err.print(f"[yellow]{escape(problem)}[/]")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from include.offload.model import Cell, Extent, PartitionColumn, Projection
+from include.offload.model import Cell, Extent, PartitionColumn, Projection, WindowState
 from include.offload.source.client import Client
 from include.offload.source.sql import WINDOW, cursor_us_sql, instant_sql, literal, quote, spans_sql, window_sql
 from include.offload.spec.fields import yaml_text
@@ -33,15 +33,27 @@ class ExtentQuery:
     def source(self) -> str:
         return f"{quote(self.database)}.{quote(self.table)}{' FINAL' if self.final else ''}"
 
+    @property
+    def first_expiry(self) -> str:
+        """The aggregate: when the first of the rows expires, µs UTC, NULL for never."""
+        return f"toUnixTimestamp64Micro(min({self.expiry}))" if self.expiry else "NULL"
+
+    def survey_sql(self, spans: Sequence[Span], *, hashed: bool) -> str:
+        """Rows, first expiry and (0 unless `hashed`) content hash per window: what a count costs, when not hashed."""
+        content = f"sum({self.projection.hash_sql})" if hashed else "0"
+        return (
+            f"SELECT {window_sql(self.cursor, self.grid.width_us)} AS {WINDOW}, count(), {content},"
+            f" {self.first_expiry} FROM {self.source} WHERE {spans_sql(self.cursor, spans)} GROUP BY {WINDOW}"
+        )
+
     def cells_sql(self, spans: Sequence[Span]) -> str:
         # aliases that no column has: ClickHouse puts an alias in the place of a column of its name, everywhere
         keys = "".join(f", {c.expr} AS __offload_p{i}" for i, c in enumerate(self.partition))
         group = "".join(f", __offload_p{i}" for i in range(len(self.partition)))
-        expiry = f"toUnixTimestamp64Micro(min({self.expiry}))" if self.expiry else "NULL"
         sequence = f"max({quote(self.sequence)})" if self.sequence else "NULL"
         return (
             f"SELECT {window_sql(self.cursor, self.grid.width_us)} AS {WINDOW}, count(){self._readable()},"
-            f" sum({self.projection.hash_sql}), {expiry}, {sequence}{keys}"
+            f" sum({self.projection.hash_sql}), {self.first_expiry}, {sequence}{keys}"
             f" FROM {self.source} WHERE {spans_sql(self.cursor, spans)}"
             f" GROUP BY {WINDOW}{group} ORDER BY {WINDOW}{group}"
         )
@@ -76,11 +88,41 @@ def cut_to_limit(client: Client, query: ExtentQuery, span: Span, limit: int = MA
     return Span(span.lo, query.grid.span(int(beyond[0][0])).lo) if beyond else span
 
 
-def read_extent(client: Client, query: ExtentQuery, spans: Sequence[Span], *, now_us: int, origin_us: int) -> Extent:
+def read_survey(
+    client: Client, query: ExtentQuery, spans: Sequence[Span], *, hashed: bool = False
+) -> dict[int, WindowState]:
+    """The windows with rows of `spans`; their hash is 0 unless asked for. Raises OFL-2xx."""
+    if not spans:
+        return {}
+    found = client.query(query.survey_sql(spans, hashed=hashed))
+    return {int(w): WindowState(int(w), int(n), int(h), None if e is None else int(e)) for w, n, h, e in found}
+
+
+def first_expiry_us(client: Client, query: ExtentQuery, from_us: int) -> int | None:
+    """When ClickHouse may first delete a row whose cursor is at or after `from_us`, µs UTC; None: never."""
+    if query.expiry is None:
+        return None
+    ((expiry,),) = client.query(
+        f"SELECT {query.first_expiry} FROM {quote(query.database)}.{quote(query.table)}"
+        f" WHERE {quote(query.cursor)} >= {instant_sql(from_us)}"
+    )
+    return None if expiry is None else int(expiry)
+
+
+def read_extent(
+    client: Client,
+    query: ExtentQuery,
+    spans: Sequence[Span],
+    *,
+    now_us: int,
+    origin_us: int,
+    tail_us: int | None = None,
+) -> Extent:
     """Count and hash every window of `spans` on the client's replica.
 
     now_us: ClickHouse's clock. origin_us: where the table's accounting begins; rows before it are counted and
-    reported, never shipped. Raises OFL-2xx.
+    reported, never shipped. tail_us: rows from here on stay unshipped, and are asked when they expire (default: the
+    end of the spans). Raises OFL-2xx.
     """
     cells: list[Cell] = []
     max_sequence: int | None = None
@@ -95,8 +137,12 @@ def read_extent(client: Client, query: ExtentQuery, spans: Sequence[Span], *, no
     source = f"{quote(query.database)}.{quote(query.table)}"
     ((total,),) = client.query(f"SELECT count() FROM {source}")
     ((before,),) = client.query(f"SELECT count() FROM {source} WHERE {name} < {instant_sql(origin_us)}")
-    future_from = instant_sql(now_us + query.grid.width_us)
-    ((future,),) = client.query(f"SELECT count() FROM {source} WHERE {name} >= {future_from}")
+    future_us = now_us + query.grid.width_us
+    tail = min(future_us, tail_us if tail_us is not None else max((s.hi for s in spans), default=future_us))
+    ((future, tail_expiry),) = client.query(
+        f"SELECT countIf({name} >= {instant_sql(future_us)}), {query.first_expiry} FROM {source}"
+        f" WHERE {name} >= {instant_sql(tail)}"
+    )
     return Extent(
         now_us=now_us,
         replica=client.endpoint.name,
@@ -106,4 +152,5 @@ def read_extent(client: Client, query: ExtentQuery, spans: Sequence[Span], *, no
         rows_total=int(total),
         rows_before_start=int(before),
         rows_in_future=int(future),
+        tail_expiry_us=None if tail_expiry is None else int(tail_expiry),
     )

@@ -220,6 +220,17 @@ class TableSpec(_Part):
         description="when ClickHouse deletes a row, if its own TTL can't be read: a duration after the cursor or SQL",
         examples=["7d"],
     )
+    ttl_guard: Literal["warn", "stop"] = Field(
+        "warn",
+        description="when unshipped rows are about to expire: `warn`: say so; `stop`: also stop the TTL merges of the "
+        "table until they are shipped",
+    )
+    ttl_guard_headroom_us: DurationUs = Field(
+        6 * human.HOUR_US,
+        alias="ttl_guard_headroom",
+        ge=human.MINUTE_US,
+        description="how long before its expiry an unshipped row counts as about to expire; well below the TTL",
+    )
     schedule: Annotated[str, AfterValidator(check_cron)] = Field("*/15 * * * *", description="cron, UTC")
     pool: str = Field(
         "offload_spark", pattern=r"^[A-Za-z0-9_.-]{1,250}$", description="Airflow pool of the Spark slots"

@@ -1,0 +1,153 @@
+"""What the ledger remembers of the last look at a source, and of TTL merges that were stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from pydantic import TypeAdapter
+from sqlalchemy import text
+
+from include.offload.ledger.store import Head, Ledger
+from include.offload.source.parts import Block, lost
+from include.offload.windows import Grid
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one `check_extent` saw of a source. Instants µs UTC by ClickHouse's clock.
+
+    late_*: rows older than the horizon that are not in the lake, at `surveyed_us`; of those, `late_expiring` lie in
+    windows that can't be replaced any more. next_expiry_us: of the rows that its plan leaves unshipped.
+    """
+
+    seen_us: int
+    blocks: tuple[Block, ...]
+    ttl: str
+    materialized_us: int = 0
+    surveyed_us: int = 0
+    late_rows: int = 0
+    late_windows: int = 0
+    late_expiring: int = 0
+    late_from_us: int | None = None
+    late_to_us: int | None = None
+    rows_before_start: int = 0
+    rows_in_future: int = 0
+    first_expiry_us: int | None = None
+    next_expiry_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    """TTL merges that the offload stopped. `applied_at`: when ClickHouse last obeyed, None: it never did."""
+
+    since: datetime
+    reason: str
+    applied_at: datetime | None
+    last_error: str | None
+
+
+_LOOK = TypeAdapter(Look)
+_SAVE = text(
+    "INSERT INTO offload.looks (table_id, document) VALUES (:id, CAST(:document AS jsonb))"
+    " ON CONFLICT (table_id) DO UPDATE SET document = excluded.document, updated_at = now()"
+)
+_LOAD = "SELECT document FROM offload.looks WHERE table_id = :id"
+
+
+def load(ledger: Ledger, table_id: int) -> Look | None:
+    """The last look at a table's source, None before the first."""
+    with ledger.begin() as c:
+        found = c.execute(text(_LOAD), {"id": table_id}).scalar_one_or_none()
+    return None if found is None else _LOOK.validate_python(found, strict=False)
+
+
+def save(ledger: Ledger, head: Head, grid: Grid, look: Look, expiries: Mapping[int, int]) -> None:
+    """Keep a look, and the expiries of shipped windows that it corrected, in one transaction."""
+    with ledger.begin() as c:
+        if expiries:
+            c.execute(
+                text(
+                    "UPDATE offload.windows SET expiry_us = :expiry WHERE table_id = :id AND span = int8range(:lo, :hi)"
+                    " AND fingerprint IS NOT NULL"
+                ),
+                [
+                    {"id": head.table_id, "lo": grid.span(n).lo, "hi": grid.span(n).hi, "expiry": e}
+                    for n, e in expiries.items()
+                ],
+            )
+        c.execute(_SAVE, {"id": head.table_id, "document": _LOOK.dump_json(look).decode()})
+
+
+def add_blocks(ledger: Ledger, table_id: int, blocks: tuple[Block, ...]) -> Look | None:
+    """Remember blocks that came since the look, since their rows may have been shipped too; the look as it was."""
+    with ledger.begin() as c:
+        found = c.execute(text(_LOAD + " FOR UPDATE"), {"id": table_id}).scalar_one_or_none()
+        if found is None:
+            return None
+        known = _LOOK.validate_python(found, strict=False)
+        new = lost(blocks, known.blocks, -(2**63))
+        if new:
+            merged = replace(known, blocks=(*lost(known.blocks, new, -(2**63)), *new))
+            c.execute(_SAVE, {"id": table_id, "document": _LOOK.dump_json(merged).decode()})
+        return known
+
+
+def forget(ledger: Ledger, table_id: int) -> None:
+    """The next look is a first one: for a source that was accepted, or a ledger that was rebuilt."""
+    with ledger.begin() as c:
+        c.execute(text("DELETE FROM offload.looks WHERE table_id = :id"), {"id": table_id})
+
+
+def all_looks(ledger: Ledger) -> dict[str, Look]:
+    """The last look of every table, by identity."""
+    with ledger.begin() as c:
+        rows = c.execute(text("SELECT identity, document FROM offload.looks JOIN offload.tables USING (table_id)"))
+        return {str(r.identity): _LOOK.validate_python(r.document, strict=False) for r in rows}
+
+
+# stopped TTL merges ---------------------------------------------------------------------------------------------------
+
+
+def guarded(ledger: Ledger, identity: str | None = None) -> dict[str, Guarded]:
+    """The tables whose TTL merges are stopped by us, by identity; only this one when named."""
+    with ledger.begin(identity) as c:
+        rows = c.execute(
+            text(
+                "SELECT identity, since, reason, applied_at, last_error FROM offload.ttl_guard JOIN offload.tables"
+                " USING (table_id) WHERE identity = coalesce(:identity, identity)"
+            ),
+            {"identity": identity},
+        )
+        return {str(r.identity): Guarded(r.since, r.reason, r.applied_at, r.last_error) for r in rows}
+
+
+def set_guard(ledger: Ledger, table_id: int, reason: str) -> None:
+    """Record that TTL merges are to be stopped; the first reason stays."""
+    _change(
+        ledger,
+        "INSERT INTO offload.ttl_guard (table_id, reason) VALUES (:id, :reason) ON CONFLICT DO NOTHING",
+        {"id": table_id, "reason": reason},
+    )
+
+
+def guard_answered(ledger: Ledger, table_id: int, error: str | None) -> None:
+    """Record whether ClickHouse obeyed; `error`: what it said instead."""
+    _change(
+        ledger,
+        "UPDATE offload.ttl_guard SET last_error = :error,"
+        " applied_at = CASE WHEN CAST(:error AS text) IS NULL THEN now() ELSE applied_at END WHERE table_id = :id",
+        {"id": table_id, "error": error},
+    )
+
+
+def clear_guard(ledger: Ledger, table_id: int) -> None:
+    """Record that TTL merges run again."""
+    _change(ledger, "DELETE FROM offload.ttl_guard WHERE table_id = :id", {"id": table_id})
+
+
+def _change(ledger: Ledger, sql: str, values: dict[str, Any]) -> None:
+    with ledger.begin() as c:
+        c.execute(text(sql), values)

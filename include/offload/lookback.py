@@ -1,0 +1,235 @@
+"""What changed in the source behind our back: rows that went without a delete, and rows that came too late.
+
+Rule 18: what expired, or went with its partition, must never be erased from the lake. The source can't be asked about
+rows that it no longer has, so each look is compared with the one before: blocks that are in no part any more, another
+TTL, a TTL that was applied to old rows. Windows that have lost rows at such a moment are never replaced again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from pyiceberg.table import Table
+
+from include.offload.context import Context
+from include.offload.errors import RANGE_REFUSED, SOURCE_COLUMN_MISSING, SOURCE_QUERY_FAILED, OffloadError
+from include.offload.ledger import looks
+from include.offload.ledger.looks import Look
+from include.offload.ledger.store import Head
+from include.offload.model import EXPIRED_LONG_AGO, SourceTable, WindowState, earliest
+from include.offload.planning import LedgerWindow
+from include.offload.source.client import Client
+from include.offload.source.expressions import check_expression
+from include.offload.source.extent import ExtentQuery, read_survey
+from include.offload.source.parts import (
+    Parts,
+    deletes_since,
+    lost,
+    materialized_us,
+    read_parts,
+    ttl_text,
+)
+from include.offload.source.sql import spans_sql, window_sql
+from include.offload.spec.model import TableSpec
+from include.offload.verify import lake_hash, lake_source
+from include.offload.windows import Span, from_us, merge
+
+log = logging.getLogger(__name__)
+
+_ALL_TIME = Span(-(2**62), 2**62)
+MAX_PROOFS = 1_000
+"""Of how many windows at most it is asked whether they lost rows; more are protected unasked."""
+
+
+@dataclass(frozen=True, slots=True)
+class LookBack:
+    """What to remember of this look. `expiries`: µs per shipped window, where the ledger's is wrong by now."""
+
+    look: Look
+    parts: Parts
+    expiries: Mapping[int, int] = field(default_factory=dict)
+
+    def corrected(self, shipped: Mapping[int, LedgerWindow]) -> dict[int, LedgerWindow]:
+        """The ledger's windows with the corrected expiries."""
+        return {
+            n: replace(w, state=replace(w.state, expiry_us=self.expiries.get(n, w.state.expiry_us)))
+            for n, w in shipped.items()
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What the questions of one look share."""
+
+    ctx: Context
+    client: Client
+    spec: TableSpec
+    query: ExtentQuery
+    head: Head
+    now_us: int
+
+
+def look_back(
+    ctx: Context,
+    client: Client,
+    spec: TableSpec,
+    source: SourceTable,
+    query: ExtentQuery,
+    head: Head,
+    table: Table | None,
+    *,
+    now_us: int,
+    horizon_lo: int,
+    safe_until_us: int | None,
+) -> LookBack:
+    """Compare the source with the last look at it. Call it after the extent was read: what went before is seen.
+
+    horizon_lo: where the windows begin that every run hashes; safe_until_us: as `planning.Rules`. Raises OFL-2xx, 5xx.
+    """
+    asked = _Source(ctx, client, spec, query, head, now_us)
+    known = looks.load(ctx.ledger, head.table_id)
+    parts = read_parts(client, spec.source.database, spec.source.table)
+    ttl = ttl_text(source, spec)
+    applied = materialized_us(client, spec.source.database, spec.source.table)
+    gone = () if known is None else lost(known.blocks, parts.blocks, now_us)
+    other_ttl = known is not None and (ttl != known.ttl or applied > known.materialized_us)
+    expiries: dict[int, int] = {}
+    # without a look to compare with, whatever is missing went unseen
+    if known is None or gone or other_ttl:
+        log.info("%s: %d blocks went, TTL %s", spec.identity, len(gone), "changed" if other_ttl else "unchanged")
+        expiries = _protected(asked, known, table, other_ttl=other_ttl)
+    if known is not None:
+        applied = max(applied, known.materialized_us)
+    look = replace(known or Look(now_us, (), ""), seen_us=now_us, blocks=parts.blocks, ttl=ttl, materialized_us=applied)
+    if now_us - look.surveyed_us >= ctx.settings.survey_every_s * 1_000_000:
+        look = _survey(asked, look, horizon_lo, safe_until_us)
+    return LookBack(look, parts, expiries)
+
+
+def parts_went(ctx: Context, client: Client, spec: TableSpec, table_id: int, now_us: int) -> bool:
+    """Whether blocks went since the last look, seen while a job reads; new ones are remembered."""
+    parts = read_parts(client, spec.source.database, spec.source.table)
+    known = looks.add_blocks(ctx.ledger, table_id, parts.blocks)
+    return known is not None and bool(lost(known.blocks, parts.blocks, now_us))
+
+
+def ttl_moved(ctx: Context, client: Client, source: SourceTable, spec: TableSpec, table_id: int) -> bool:
+    """Whether the source's TTL is another than at the last look, or was applied to old rows since."""
+    known = looks.load(ctx.ledger, table_id)
+    if known is None:
+        return False
+    applied = materialized_us(client, spec.source.database, spec.source.table)
+    return ttl_text(source, spec) != known.ttl or applied > known.materialized_us
+
+
+def _protected(asked: _Source, known: Look | None, table: Table | None, *, other_ttl: bool) -> dict[int, int]:
+    """New expiries: of the windows that lost rows, and under another TTL of all the others."""
+    shipped, _ = asked.ctx.ledger.windows(asked.head, asked.query.grid, [_ALL_TIME])
+    shipped = {n: w for n, w in shipped.items() if w.state.expiry_us is None or w.state.expiry_us > asked.now_us}
+    if not shipped:
+        return {}
+    grid = asked.query.grid
+    whole = Span(grid.span(min(shipped)).lo, grid.span(max(shipped)).hi)
+    found = read_survey(asked.client, asked.query, [whole], hashed=True)
+    suspects: list[int] = []
+    expiries: dict[int, int] = {}
+    for number, window in shipped.items():
+        now = found.get(number, WindowState(number, 0, 0))
+        comparable = window.fingerprint == asked.query.projection.fingerprint
+        if now.rows != window.state.rows or (comparable and now.hash != window.state.hash):
+            suspects.append(number)
+        if other_ttl and now.expiry_us is not None:
+            expiries[number] = min(now.expiry_us, window.state.expiry_us or now.expiry_us)
+    whole_windows: set[int] = set()
+    if table is not None and len(suspects) <= MAX_PROOFS:
+        proven = [n for n in suspects if shipped[n].fingerprint == asked.query.projection.fingerprint]
+        whole_windows = _whole(asked, known, table, proven)
+    return expiries | {n: EXPIRED_LONG_AGO for n in suspects if n not in whole_windows}
+
+
+def _whole(asked: _Source, known: Look | None, table: Table, numbers: Sequence[int]) -> set[int]:
+    """The windows of which ClickHouse still has every row of the lake, but for those that deletes name.
+
+    ClickHouse looks for each row of the lake by its hash. Deletes count when the spec follows them, and only those
+    since the last look: the ones before it were seen.
+    """
+    if not numbers:
+        return set()
+    query, source = asked.query, asked.spec.source
+    spans = list(merge(query.grid.span(n) for n in numbers))
+    named = ""
+    if asked.spec.deletes == "follow" and known is not None:
+        ordered = deletes_since(asked.client, source.database, source.table, known.seen_us)
+        named = "".join(f" AND ifNull(({c}), 0) = 0" for c in ordered if _repeatable(c))
+    row = lake_hash(query.projection.columns)
+    sql = (
+        f"SELECT DISTINCT {window_sql(query.cursor, query.grid.width_us)} FROM {lake_source(table)}"
+        f" WHERE {spans_sql(query.cursor, spans)}{named} AND {row} NOT IN"
+        f" (SELECT {query.projection.hash_sql} FROM {query.source} WHERE {spans_sql(query.cursor, spans)})"
+    )
+    try:
+        missing = {int(w) for (w,) in asked.client.query(sql)}
+    except OffloadError as error:
+        if error.kind not in (SOURCE_QUERY_FAILED, SOURCE_COLUMN_MISSING, RANGE_REFUSED):
+            raise
+        log.warning("the lake's rows can't be looked for in ClickHouse, their windows stay: %s", error.cause)
+        return set()
+    return set(numbers) - missing
+
+
+def _repeatable(condition: str) -> bool:
+    try:
+        check_expression(condition)
+    except ValueError:
+        return False
+    return True
+
+
+def _survey(asked: _Source, look: Look, horizon_lo: int, safe_until_us: int | None) -> Look:
+    """Count the windows older than the horizon, and note what the lake does not have of them."""
+    origin = asked.head.origin_us
+    empty_look = replace(
+        look, surveyed_us=asked.now_us, late_rows=0, late_windows=0, late_expiring=0, late_from_us=None, late_to_us=None
+    )
+    if origin is None or horizon_lo <= origin:
+        return empty_look
+    below = Span(origin, horizon_lo)
+    found = read_survey(asked.client, asked.query, [below])
+    shipped, empty = asked.ctx.ledger.windows(asked.head, asked.query.grid, [below])
+    late = {
+        n: state.rows - (shipped[n].state.rows if n in shipped else 0)
+        for n, state in found.items()
+        if (n in shipped and state.rows > shipped[n].state.rows)
+        or (n not in shipped and any(e.overlaps(asked.query.grid.span(n)) for e in empty))
+    }
+    if not late:
+        return empty_look
+
+    def kept(number: int) -> bool:
+        if number not in shipped:
+            return False
+        expiry = earliest(found[number].expiry_us, shipped[number].state.expiry_us)
+        return safe_until_us is None or (expiry is not None and expiry <= safe_until_us)
+
+    return replace(
+        empty_look,
+        late_rows=sum(late.values()),
+        late_windows=len(late),
+        late_expiring=sum(rows for n, rows in late.items() if kept(n)),
+        late_from_us=asked.query.grid.span(min(late)).lo,
+        late_to_us=asked.query.grid.span(max(late)).hi,
+    )
+
+
+def late_note(look: Look, table: str) -> str | None:
+    """What the log and `status` say of rows that came later than the horizon; None when there are none."""
+    if not look.late_rows or look.late_from_us is None or look.late_to_us is None:
+        return None
+    lo, hi = (f"{from_us(us):%Y-%m-%dT%H:%M:%SZ}" for us in (look.late_from_us, look.late_to_us))
+    lines = f"{look.late_rows} rows in {look.late_windows} windows came later than the horizon and are not in the lake"
+    if look.late_expiring == look.late_rows:
+        return f"{lines}; they can't be shipped any more: ClickHouse has begun to expire their windows"
+    stuck = f" ({look.late_expiring} of them lie in windows that are expiring)" if look.late_expiring else ""
+    return f"{lines}{stuck}: bin/offload reconcile {table} --from {lo} --to {hi}"

@@ -1,0 +1,301 @@
+"""Data at risk: what expired in ClickHouse, or went with its partition, never erases history (rule 18)."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+
+import pytest
+
+from include.offload.errors import RANGE_REFUSED, OffloadError
+from include.offload.planning import Leave
+from include.offload.recovery import rebuild
+from include.offload.settings import ROOT
+from include.offload.windows import from_us
+from tests.support.domain import COLUMNS, DDL, HOUR_US, Domain, DomainTable, MakeDomainTable, meanwhile
+
+pytestmark = pytest.mark.timeout(120)
+BY_SYM = "CREATE TABLE {table} (" + COLUMNS + ") ENGINE = MergeTree ORDER BY (sym, ts) PARTITION BY sym"
+BY_HOUR = "CREATE TABLE {table} (" + COLUMNS + ") ENGINE = MergeTree ORDER BY (sym, ts) PARTITION BY toStartOfHour(ts)"
+MONTH = " TTL toDateTime(ts) + INTERVAL 30 DAY"
+GONE = "ClickHouse lost rows that the lake keeps"
+Lose = Callable[[DomainTable], None]
+
+
+def shortened(t: DomainTable) -> None:
+    t.mutate("MODIFY TTL toDateTime(ts) + INTERVAL 1 HOUR")
+
+
+def shortened_and_put_back(t: DomainTable) -> None:
+    shortened(t)
+    t.mutate("MODIFY TTL toDateTime(ts) + INTERVAL 30 DAY")
+
+
+def shortened_where(t: DomainTable) -> None:
+    t.mutate("MODIFY TTL toDateTime(ts) + INTERVAL 1 HOUR DELETE WHERE id % 2 = 0")
+
+
+def shortened_for_new_parts(t: DomainTable) -> None:
+    t.sql("ALTER TABLE {table} MODIFY TTL toDateTime(ts) + INTERVAL 1 HOUR SETTINGS materialize_ttl_after_modify = 0")
+    t.mutate("MATERIALIZE TTL")
+    t.sql("ALTER TABLE {table} REMOVE TTL")
+
+
+def dropped(t: DomainTable) -> None:
+    ((first,), *_) = t.ask("SELECT _partition_id FROM {table} GROUP BY 1 ORDER BY min(sym), min(ts)")
+    t.sql(f"ALTER TABLE {{table}} DROP PARTITION ID '{first}'")
+
+
+def truncated(t: DomainTable) -> None:
+    t.sql("TRUNCATE TABLE {table}")
+
+
+def detached(t: DomainTable) -> None:
+    t.sql("ALTER TABLE {table} DETACH PARTITION 'a'")
+
+
+def dropped_beside_a_delete(t: DomainTable) -> None:
+    """The delete names other rows than those that the partition took along."""
+    t.mutate("DELETE WHERE id = 11")
+    dropped(t)
+
+
+def every_way(t: DomainTable) -> None:
+    """A scheduled run, the same run cleared, a range, and by force."""
+    t.run("scheduled")
+    t.run("scheduled", force=True)
+    t.run(from_us=t.at(0), to_us=t.at(6))
+    t.run(from_us=t.at(0), to_us=t.at(1), force=True)
+
+
+# ---- rows ------------------------------------------------------------------------------------------------------------
+
+
+LOSSES: list[tuple[str, Lose, str]] = [
+    (DDL + MONTH, shortened, "follow"),
+    (DDL + MONTH, shortened, "keep"),
+    (DDL + MONTH, shortened_and_put_back, "follow"),
+    (DDL + MONTH, shortened_where, "follow"),
+    (DDL + MONTH, shortened_for_new_parts, "follow"),
+    (DDL, shortened, "follow"),
+    (BY_SYM, dropped, "follow"),
+    (BY_SYM, dropped, "keep"),
+    (BY_SYM, detached, "follow"),
+    (BY_SYM, dropped_beside_a_delete, "follow"),
+    (BY_HOUR, dropped, "follow"),
+    (DDL, truncated, "follow"),
+]
+
+
+@pytest.mark.parametrize(("ddl", "lose", "deletes"), LOSSES, ids=[f"{lose.__name__}-{d}" for _, lose, d in LOSSES])
+def test_rule_18_rows_that_went_without_a_delete_stay_in_the_lake(
+    table: MakeDomainTable, ddl: str, lose: Lose, deletes: str
+) -> None:
+    t = table(f"deletes: {deletes}\n", ddl=ddl).insert(0, sym="a").insert(0, sym="b").insert(1, sym="a")
+    t.run()
+    held = t.lake_ids()
+    lose(t)
+    assert len(t.source_ids()) < len(held), "the test must lose something"
+    every_way(t)
+    assert t.lake_ids() == held
+    assert len(t.snapshots()) == 1 or lose is dropped_beside_a_delete
+    t.consistent()
+    t.unverifiable = GONE
+
+
+@pytest.mark.parametrize("deletes", ["keep", "follow"])
+@pytest.mark.parametrize("seen", [True, False], ids=["seen first", "at once"])
+def test_rule_18_late_rows_do_not_hide_what_a_dropped_partition_took(
+    table: MakeDomainTable, deletes: str, seen: bool
+) -> None:
+    """More rows than before, and yet rows are missing: the window stays as it is, and that is said."""
+    t = table(f"deletes: {deletes}\n", ddl=BY_SYM).insert(0, sym="a", rows=4).insert(0, sym="b", rows=4)
+    t.run()
+    dropped(t)
+    if seen:
+        t.run()
+    t.insert(0, sym="b", rows=9)
+    run = t.run()
+    assert [x.reason for x in run.check.left] == [Leave.KEPT]
+    assert any("gone-in-source" in n for n in run.check.notes)
+    every_way(t)
+    assert t.lake_ids() == list(range(1, 9))
+    t.unverifiable = GONE
+
+
+def test_a_dropped_partition_keeps_no_late_rows_of_other_windows_back(table: MakeDomainTable) -> None:
+    t = table(ddl=BY_SYM).insert(0, sym="a").insert(1, sym="b").insert(2, sym="b")
+    t.run()
+    dropped(t)
+    t.insert(1, sym="b", rows=3)
+    assert t.run().rows == 13
+    assert t.lake_ids() == list(range(1, 34))
+    t.unverifiable = GONE
+
+
+def test_rule_18_the_command_line_refuses_each_window(table: MakeDomainTable) -> None:
+    t = table("deletes: follow\n", ddl=BY_SYM).insert(0, sym="a").insert(1, sym="b")
+    t.run()
+    dropped(t)
+    ends = [f"{from_us(t.at(w)):%Y-%m-%dT%H:%M:%SZ}" for w in (0, 1)]
+    words = ["reconcile", t.identity, "--from", ends[0], "--to", ends[1], "--force", "--json"]
+    done = subprocess.run(
+        [str(ROOT / "bin" / "offload"), *words], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    said = json.loads(done.stdout)
+    assert [(r["error"], r["reason"], r["from_us"]) for r in said["refused"]] == [
+        ("OFL-407", "gone-in-source", t.at(0))
+    ]
+    assert said["run"]["status"] == "nothing"
+    assert t.lake_ids() == list(range(1, 21))
+    t.unverifiable = GONE
+
+
+def test_rule_18_a_partition_that_goes_while_windows_are_read_again_stops_the_plan(table: MakeDomainTable) -> None:
+    t = table("deletes: follow\n", ddl=BY_SYM).insert(0, sym="a").insert(0, sym="b")
+    t.run()
+    t.insert(0, sym="b", rows=1)
+    with pytest.raises(OffloadError) as refused:
+        t.run(run_tasks=meanwhile(lambda: dropped(t)))
+    assert refused.value.kind is RANGE_REFUSED
+    every_way(t)
+    assert t.lake_ids() == list(range(1, 21))
+    t.unverifiable = GONE
+
+
+def test_rule_18_a_ttl_that_changes_while_windows_are_read_again_stops_the_plan(table: MakeDomainTable) -> None:
+    t = table("deletes: follow\n", ddl=DDL + MONTH).fill(0)
+    t.run()
+    t.insert(0, rows=1)
+    with pytest.raises(OffloadError) as refused:
+        t.run(run_tasks=meanwhile(lambda: shortened(t)))
+    assert refused.value.kind is RANGE_REFUSED
+    every_way(t)
+    assert t.lake_ids() == list(range(1, 11))
+    t.unverifiable = GONE
+
+
+def test_rule_18_rows_that_came_while_they_were_read_and_then_went_stay(table: MakeDomainTable) -> None:
+    """Their partition did not exist when the plan was made; what was shipped is remembered with its blocks."""
+    t = table("deletes: follow\n", ddl=BY_SYM).insert(0, sym="b")
+    t.run(run_tasks=meanwhile(lambda: t.insert(0, sym="a", rows=3)))
+    assert t.lake_ids() == list(range(1, 14))
+    t.sql("ALTER TABLE {table} DROP PARTITION 'a'")
+    every_way(t)
+    assert t.lake_ids() == list(range(1, 14))
+    t.unverifiable = GONE
+
+
+def test_rule_18_a_rebuilt_ledger_still_keeps_what_a_dropped_partition_took(table: MakeDomainTable) -> None:
+    t = table("deletes: follow\n", ddl=BY_SYM).insert(0, sym="a").insert(0, sym="b")
+    t.run()
+    dropped(t)
+    rebuild(t.ctx, t.spec)
+    every_way(t)
+    assert t.lake_ids() == list(range(1, 21))
+    t.unverifiable = GONE
+
+
+def test_another_ttl_that_reaches_no_shipped_row_changes_nothing(table: MakeDomainTable) -> None:
+    t = table(ddl=DDL + MONTH).fill(0, 1)
+    t.run()
+    t.mutate("MODIFY TTL toDateTime(ts) + INTERVAL 20 DAY")
+    t.insert(0, rows=2)
+    assert t.run().rows == 12
+    assert t.lake_ids() == t.source_ids()
+
+
+def test_a_part_that_expired_as_a_whole_hides_no_delete(table: MakeDomainTable, domain: Domain) -> None:
+    """TTL takes parts away all the time; deletes of younger rows are still followed."""
+    t = table(
+        "deletes: follow\n", ddl=DDL + " TTL toDateTime(ts) + INTERVAL 8 HOUR SETTINGS merge_with_ttl_timeout = 0"
+    )
+    t.sql("SYSTEM STOP TTL MERGES {table}")
+    old = (domain.admin.now_us() - 9 * HOUR_US - domain.zero_us) / 300_000_000
+    t.insert(old).insert(60)
+    t.run()
+    t.sql("SYSTEM START TTL MERGES {table}")
+    t.sql("OPTIMIZE TABLE {table} FINAL")
+    assert t.source_ids() == list(range(11, 21))
+    t.mutate("DELETE WHERE id <= 14")
+    run = t.run()
+    assert [(w.rows, w.ledger_rows) for w in run.check.plan.windows] == [(6, 10)]
+    assert t.lake_ids() == [*range(1, 11), *range(15, 21)]
+    t.unverifiable = GONE
+
+
+# ---- columns ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("after", ["nothing", "removed", "put back"])
+def test_rule_18_zeroed_columns_never_erase_history(table: MakeDomainTable, after: str) -> None:
+    """A column's TTL leaves the number of rows as it was."""
+    month = DDL.replace("size Float64", "size Float64 TTL toDateTime(ts) + INTERVAL 30 DAY")
+    t = table(ddl=month).insert(0, size=2.5)
+    t.run()
+    held = t.lake().scan().to_arrow().sort_by("id")
+    t.mutate("MODIFY COLUMN size Float64 TTL toDateTime(ts) + INTERVAL 1 HOUR")
+    assert t.ask("SELECT sum(size) FROM {table}") == [(0.0,)]
+    if after == "removed":
+        t.sql("ALTER TABLE {table} MODIFY COLUMN size REMOVE TTL")
+    elif after == "put back":
+        t.mutate("MODIFY COLUMN size Float64 TTL toDateTime(ts) + INTERVAL 30 DAY")
+    every_way(t)
+    assert t.lake().scan().to_arrow().sort_by("id") == held
+    t.unverifiable = GONE
+
+
+# ---- when the first unshipped row expires ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "ttl",
+    [
+        "toDateTime(ts) + INTERVAL 90000 SECOND",
+        "toDateTime(ts) + INTERVAL 700 MINUTE",
+        "toDateTime(ts) + INTERVAL 9 HOUR",
+        "toDateTime(ts) + INTERVAL 2 DAY",
+        "toDateTime(ts) + INTERVAL 2 WEEK",
+        "toDateTime(ts) + INTERVAL 1 MONTH",
+        "toDateTime(ts) + INTERVAL 1 QUARTER",
+        "toDateTime(ts) + INTERVAL 1 YEAR",
+        "toDate(ts) + 3",
+        "toStartOfHour(ts) + toIntervalDay(1) + toIntervalHour(id % 3)",
+        "toDateTime(ts) + INTERVAL 3 DAY RECOMPRESS CODEC(ZSTD(9)), toDateTime(ts) + INTERVAL 4 DAY",
+    ],
+)
+def test_the_first_expiry_is_what_clickhouse_says_itself(table: MakeDomainTable, ttl: str) -> None:
+    """`system.parts` keeps the smallest TTL of each part: a witness of its own."""
+    t = table(ddl=DDL + f" TTL {ttl}").insert(0, rows=5).insert(3, rows=5)
+    t.sql("SYSTEM STOP TTL MERGES {table}")
+    ((first,),) = t.ask(
+        "SELECT toUnixTimestamp(min(delete_ttl_info_min)) FROM system.parts WHERE active"
+        f" AND database = 'dom' AND table = '{t.name}'"
+    )
+    found = t.check().seen.look.first_expiry_us
+    t.unverifiable = "it is only planned"
+    assert found is not None
+    assert found // 1_000_000 == first
+
+
+def test_the_first_expiry_counts_columns_conditions_and_the_spec(table: MakeDomainTable) -> None:
+    columns = DDL.replace("size Float64", "size Float64 TTL toDateTime(ts) + INTERVAL 20 HOUR")
+    t = table(ddl=columns + " TTL toDateTime(ts) + INTERVAL 15 HOUR DELETE WHERE id > 3").insert(0, rows=4)
+    assert t.check().seen.look.first_expiry_us == t.at(0) + 3 * (300_000_000 // 5) + 15 * HOUR_US
+    spec = table("ttl: 7d\n").insert(0, rows=4)
+    assert spec.check().seen.look.first_expiry_us == spec.at(0) + 7 * 24 * HOUR_US
+    for made in (t, spec):
+        made.run()
+
+
+def test_shipped_rows_are_no_longer_at_risk(table: MakeDomainTable, domain: Domain) -> None:
+    t = table(ddl=DDL + MONTH).fill(0)
+    ahead = (domain.admin.now_us() - domain.zero_us) / 300_000_000
+    t.insert(ahead + 20, rows=1)
+    first = t.run().check.seen.look
+    assert first.first_expiry_us == t.at(0) + 30 * 24 * HOUR_US
+    later = t.run().check.seen.look
+    assert later.first_expiry_us is not None
+    assert later.first_expiry_us > first.first_expiry_us, "only the row of the future is left"
