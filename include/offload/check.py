@@ -20,7 +20,7 @@ from include.offload.errors import (
     OffloadError,
 )
 from include.offload.lake import marker as markers
-from include.offload.lake.catalog import find_table
+from include.offload.lake.catalog import find_table, target_of
 from include.offload.lake.marker import Marker
 from include.offload.lake.schema import check_agrees
 from include.offload.ledger.store import Head, Landed
@@ -149,7 +149,7 @@ def _plan(ctx: Context, spec: TableSpec, request: RunRequest) -> CheckResult:
         predecessor=marker.plan if marker else None,
         source_identity=look.source.identity,
         replica=extent.replica,
-        target=_target(spec, table),
+        target=target_of(table) if table else Target(spec.target.namespace, spec.target.table, None, None, None),
         projection=look.projection,
         partition=look.query.partition,
         sort=sort_sql(spec, look.projection),
@@ -296,15 +296,6 @@ def adopt(ctx: Context, spec: TableSpec, table: Table | None, head: Head) -> tup
     if moved is None or moved.plan_id != marker.plan:
         raise OffloadError(LEDGER_DISAGREES, f"it holds {head.plan_id}, the marker {marker.plan}", table=spec.identity)
     return moved, marker
-
-
-def _target(spec: TableSpec, table: Table | None) -> Target:
-    if table is None:
-        return Target(spec.target.namespace, spec.target.table, None, None, None)
-    meta = table.metadata
-    return Target(
-        spec.target.namespace, spec.target.table, str(meta.table_uuid), meta.current_schema_id, meta.default_spec_id
-    )
 
 
 def _bytes_per_row(client: Client, spec: TableSpec) -> float:

@@ -14,15 +14,22 @@ from pyiceberg.typedef import Record
 
 from include.offload.context import Context, limits
 from include.offload.crashpoint import reached
-from include.offload.errors import AUDIT_FAILED, PLAN_SUPERSEDED, RANGE_REFUSED, OffloadError
+from include.offload.errors import (
+    AUDIT_FAILED,
+    PLAN_SUPERSEDED,
+    RANGE_REFUSED,
+    SOURCE_CHANGED_IDENTITY,
+    OffloadError,
+)
 from include.offload.lake import rewriting
-from include.offload.lake.catalog import create_table, find_table
+from include.offload.lake.catalog import create_table, find_table, target_of
 from include.offload.lake.commit import guard, land
 from include.offload.lake.rewriting import Replacement, find_replacement
 from include.offload.lake.schema import check_agrees
 from include.offload.lake.shipping import SliceTask, slice_sql, source_name
 from include.offload.model import Action, Outcome, Plan, ShippedFile, Slice, WindowState, earliest
 from include.offload.source.client import Client
+from include.offload.source.describe import describe
 from include.offload.source.extent import ExtentQuery
 from include.offload.source.projection import record_value
 from include.offload.source.sql import spans_sql, window_sql
@@ -66,12 +73,16 @@ def ship(ctx: Context, plan_id: uuid.UUID, run_tasks: RunTasks, ready: Callable[
     marker = guard(table, plan)
     if marker is not None and marker.plan == plan_id:
         return _already(ctx, plan, marker.attempt, started)
+    if plan.target.uuid is None:
+        # the first plan could not freeze a table that was not there; its files are written for this one (rule 1)
+        plan = replace(plan, target=target_of(table))
     attempt = uuid.uuid4()
     ready()
     started = time.monotonic()
     files, pending = _read(ctx, spec, plan, table, attempt, run_tasks)
     outcome = _outcome(plan, files, pending, time.monotonic() - started)
     reached("audited")
+    _check_source(ctx, spec, plan)
     _check_expiry(ctx, spec, plan)
     ctx.ledger.record_attempt(attempt, outcome)
     landing = land(
@@ -257,6 +268,16 @@ def _outcome(plan: Plan, files: Sequence[ShippedFile], pending: tuple[int, ...],
         watermark=watermark,
         seconds=seconds,
     )
+
+
+def _check_source(ctx: Context, spec: TableSpec, plan: Plan) -> None:
+    """Rule 2, after the read: raises OFL-209 when what was read is no longer the table that was planned for."""
+    with ctx.connect(spec, f"offload audit {plan.table} plan {plan.plan_id}", plan.replica) as client:
+        now = describe(client, spec.source.database, spec.source.table, plan.table).identity
+    if now != plan.source_identity:
+        raise OffloadError(
+            SOURCE_CHANGED_IDENTITY, f"planned was {plan.source_identity}, now it is {now}", table=plan.table
+        )
 
 
 def _check_expiry(ctx: Context, spec: TableSpec, plan: Plan) -> None:

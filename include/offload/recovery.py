@@ -13,13 +13,13 @@ from pyiceberg.table import Table
 from include.offload.context import Context
 from include.offload.errors import TARGET_FOREIGN, TARGET_MISSING, TARGET_WITHOUT_MARKER, OffloadError
 from include.offload.lake import marker as markers
-from include.offload.lake.catalog import find_table
+from include.offload.lake.catalog import find_table, target_of
 from include.offload.lake.commit import plant
 from include.offload.lake.marker import Marker
 from include.offload.ledger.accounting import Entry
 from include.offload.ledger.restore import restore, set_pipeline
 from include.offload.ledger.store import Landed
-from include.offload.model import Plan, Target, WindowState, earliest
+from include.offload.model import Plan, WindowState, earliest
 from include.offload.source.client import Client
 from include.offload.source.describe import describe
 from include.offload.source.projection import partition_columns, project
@@ -146,13 +146,7 @@ def rebuild(ctx: Context, spec: TableSpec, *, foreign: bool = False) -> Rebuilt:
         predecessor=marker.plan,
         source_identity=source.identity,
         replica=client.endpoint.name,
-        target=Target(
-            spec.target.namespace,
-            spec.target.table,
-            str(table.metadata.table_uuid),
-            table.metadata.current_schema_id,
-            table.metadata.default_spec_id,
-        ),
+        target=target_of(table),
         projection=projection,
         partition=partition,
         sort=(),

@@ -1,4 +1,4 @@
-"""A process that dies by SIGKILL at any point of the path: the next try, and the next run, lose nothing, double nothing.
+"""A process that dies by SIGKILL anywhere on the path: the next try, and the next run, lose nothing, double nothing.
 
 Most points are hooks in the code (include/offload/crashpoint.py). Two lie between a request and its effect: there a
 proxy holds the commit, or the answer to it, while the process is killed. When a test ends, both verifiers read its
@@ -52,7 +52,8 @@ def planned(scene: Scene) -> uuid.UUID:
 def in_check(scene: Scene, point: str) -> uuid.UUID:
     scene.step_dies(point, "check", scene.t.identity, "the run")
     ((plan,),) = scene.t.domain.ledger(
-        "SELECT plan_id FROM offload.plans JOIN offload.tables USING (table_id) WHERE identity = %s AND status = 'open'",
+        "SELECT plan_id FROM offload.plans JOIN offload.tables USING (table_id)"
+        " WHERE identity = %s AND status = 'open'",
         scene.t.identity,
     )
     assert isinstance(plan, uuid.UUID)

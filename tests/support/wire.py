@@ -146,7 +146,7 @@ def catalog_proxy(catalog: str) -> Iterator[CatalogProxy]:
             except ConnectionError:
                 self.close_connection = True  # whoever asked was killed meanwhile: that is what this is for
 
-        do_GET = do_POST = do_HEAD = do_DELETE = handle_any
+        do_GET = do_POST = do_HEAD = do_DELETE = handle_any  # noqa: N815 - named by http.server
 
         def log_message(self, format: str, *args: object) -> None:
             """Say nothing: pytest's output is for results."""
