@@ -112,7 +112,7 @@ def test_rows_that_spark_appends_into_our_windows_are_named_and_a_forced_run_hea
     spark(f"INSERT INTO {name(t)} SELECT * FROM {name(t)} WHERE id <= 15")
     report = verify(t.ctx, t.spec)
     assert not report.ok
-    assert [d.window for d in report.differences] == [t.number(0), t.number(1)]
+    assert [d.source.window for d in report.differences] == [t.number(0), t.number(1)]
     assert t.run(from_us=t.at(0), to_us=t.at(2), force=True).rows == 20
     exact(t)
 
@@ -242,16 +242,18 @@ def replace_table(t: DomainTable, spark: SparkSql) -> None:
 
 
 HARM = [
-    (delete_some, TARGET_ROWS_REMOVED),
-    (delete_files, TARGET_ROWS_REMOVED),
-    (update_some, TARGET_ROWS_REMOVED),
-    (roll_back, TARGET_ROLLED_BACK),
-    (replace_table, TARGET_ROLLED_BACK),
+    (delete_some, TARGET_ROWS_REMOVED, False),
+    (delete_files, TARGET_ROWS_REMOVED, True),
+    (update_some, TARGET_ROWS_REMOVED, False),
+    (roll_back, TARGET_ROLLED_BACK, False),
+    (replace_table, TARGET_ROLLED_BACK, False),
+    (replace_table, TARGET_ROLLED_BACK, True),
 ]
 
 
-@pytest.mark.parametrize(("harm", "kind"), HARM, ids=[harm.__name__ for harm, _ in HARM])
-@pytest.mark.parametrize("appended", [False, True], ids=["", "behind an append"])
+@pytest.mark.parametrize(
+    ("harm", "kind", "appended"), HARM, ids=[f"{h.__name__}{' behind an append' * a}" for h, _, a in HARM]
+)
 def test_rows_that_others_take_away_stop_plan_and_commit_until_a_rebuild_brings_them_back(
     t: DomainTable, spark: SparkSql, harm: Callable[[DomainTable, SparkSql], None], kind: ErrorKind, appended: bool
 ) -> None:

@@ -16,6 +16,7 @@ from pyiceberg.catalog import Catalog
 
 from bench.jars import jars
 from local import spark
+from local.paths import SPARK_VENV
 from tests.support.airflow_bag import ROOT
 
 LIMIT_S = 120
@@ -94,14 +95,20 @@ def spark_sql(catalog: Catalog, folder: Path) -> Iterator[SparkSql]:
     settings = folder / "spark-sql.json"
     settings.touch(mode=0o600)
     settings.write_text(json.dumps(_settings(catalog, folder / "warehouse")))
+    # started by pyspark and not by spark-submit, which keeps the standard input for itself
     process = subprocess.Popen(
-        [*spark.spark_submit_command(), f"--jars={','.join(map(str, jars()))}", str(SERVER), str(settings)],
+        [str(SPARK_VENV / "bin" / "python"), str(SERVER), str(settings)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         cwd=folder,
-        env={**os.environ, **spark.spark_env(), "SPARK_DRIVER_MEMORY": "1g"},
+        env={
+            **os.environ,
+            **spark.spark_env(),
+            "PYSPARK_SUBMIT_ARGS": f"--master local[2] --jars {','.join(map(str, jars()))} pyspark-shell",
+            "SPARK_DRIVER_MEMORY": "1g",
+        },
     )
     try:
         yield SparkSql(process)
@@ -113,3 +120,5 @@ def spark_sql(catalog: Catalog, folder: Path) -> Iterator[SparkSql]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
