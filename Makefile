@@ -56,10 +56,10 @@ PYTEST := $(AIRFLOW)/python -m pytest
 
 .PHONY: test
 test: setup ## Run the tests (ARGS='-k name' passes options on)
-	@$(PYTEST) $(ARGS)
+	@$(PYTEST) -m "not long" $(ARGS)
 
 .PHONY: test-all
-test-all: setup ## The same tests, with many more generated examples
+test-all: setup ## All tests, the long ones too, with many more generated examples
 	@HYPOTHESIS_PROFILE=search $(PYTEST) $(ARGS)
 
 .PHONY: lint

@@ -94,6 +94,12 @@ NOTES: dict[str, str] = {
         another. New columns and wider types need nothing. Accepting keeps all history: a dropped column stays and reads
         NULL in new rows, a renamed one keeps its field id (`--rename old=new`), a narrowed one keeps Iceberg's wider
         type. Until then the table's rows wait in ClickHouse.""",
+    "OFL-311": """
+        After our last commit somebody deleted, updated or overwrote rows of the table: a snapshot in the history of
+        `main` without our marker took data files out or added delete files. The ledger still counts those rows as
+        shipped. Rebuilding counts what the table holds now; the next run brings back what ClickHouse still has and is
+        within `horizon`. Rows that ClickHouse no longer holds stay as the other writer left them. Appends and
+        compaction of others are no reason to stop.""",
     "OFL-401": """
         The run's plan is not in the ledger: the ledger was rebuilt or restored since.""",
     "OFL-402": """

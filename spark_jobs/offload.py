@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from include.offload.crashpoint import reached  # noqa: E402
 from include.offload.errors import JOB_FAILED, OffloadError  # noqa: E402
 from include.offload.jobwords import ERROR, PROGRESS, RESULT, error_document  # noqa: E402
 from spark_jobs.starting import SparkStart  # noqa: E402
@@ -134,7 +133,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--plan", required=True, type=uuid.UUID, help="the plan's id, as check_extent logged it")
     plan_id = parser.parse_args(argv).plan
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
-    reached("spark-started")
     try:
         with SparkStart(f"offload {plan_id}") as starting:
             # slow to import; Spark starts meanwhile

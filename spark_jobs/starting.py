@@ -14,6 +14,8 @@ from typing import Self
 
 from pyspark import SparkConf, SparkContext
 
+from include.offload.crashpoint import reached
+
 ROOT = Path(__file__).resolve().parents[1]
 DAEMON = "spark_jobs.worker_daemon"
 
@@ -52,6 +54,7 @@ class SparkStart:
     def ready(self) -> None:
         """Wait until Spark runs and has forked its first Python workers. Raises what stopped it."""
         self._workers.result()
+        reached("spark-started")
 
     def __enter__(self) -> Self:
         return self

@@ -21,7 +21,7 @@ from include.offload.errors import (
     OffloadError,
 )
 from include.offload.lake import marker as markers
-from include.offload.lake.catalog import find_table
+from include.offload.lake.catalog import find_table, target_of
 from include.offload.lake.evolution import compare, evolution, in_lake_order, project_onto, refuse
 from include.offload.lake.marker import Marker
 from include.offload.ledger import looks
@@ -206,7 +206,7 @@ def _plan(ctx: Context, spec: TableSpec, request: RunRequest, *, acting: bool) -
         predecessor=marker.plan if marker else None,
         source_identity=look.source.identity,
         replica=extent.replica,
-        target=_target(spec, table),
+        target=target_of(table) if table else Target(spec.target.namespace, spec.target.table, None, None, None),
         projection=look.projection,
         partition=look.query.partition,
         sort=sort_sql(spec, look.projection),
@@ -389,15 +389,6 @@ def adopt(ctx: Context, spec: TableSpec, table: Table | None, head: Head) -> tup
     if moved is None or moved.plan_id != marker.plan:
         raise OffloadError(LEDGER_DISAGREES, f"it holds {head.plan_id}, the marker {marker.plan}", table=spec.identity)
     return moved, marker
-
-
-def _target(spec: TableSpec, table: Table | None) -> Target:
-    if table is None:
-        return Target(spec.target.namespace, spec.target.table, None, None, None)
-    meta = table.metadata
-    return Target(
-        spec.target.namespace, spec.target.table, str(meta.table_uuid), meta.current_schema_id, meta.default_spec_id
-    )
 
 
 def _notes(extent: Extent, left: Sequence[Left], grid: Grid, plan: Plan, look: Look) -> list[str]:

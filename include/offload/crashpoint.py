@@ -18,8 +18,11 @@ POINTS = (
     "audited",
     "before-commit",
     "after-commit",
+    "windows-written",
     "ledger-written",
 )
+"""In the order in which a run comes by. The two that lie between a request and its effect (the commit was sent; it
+landed and its answer was lost) are outside of this process: tests hold the commit in a proxy and kill from there."""
 
 
 def reached(point: str) -> None:

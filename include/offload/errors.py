@@ -105,6 +105,9 @@ SCHEMA_NEEDS_ACCEPT = _kind(
     "columns or partition fields changed in a way that somebody has to accept",
     "bin/offload schema diff {table} shows the changes; bin/offload schema accept {table} accepts them",
 )
+TARGET_ROWS_REMOVED = _kind(
+    "OFL-311", "somebody else removed or changed rows of the Iceberg table", "bin/offload ledger rebuild {table}"
+)
 # 4xx: the protocol
 PLAN_UNKNOWN = _kind("OFL-401", "the ledger does not know this plan", "clear check_extent to plan again")
 PLAN_SUPERSEDED = _kind(

@@ -18,11 +18,12 @@ from include.offload.errors import (
     AUDIT_FAILED,
     PLAN_SUPERSEDED,
     RANGE_REFUSED,
+    SOURCE_CHANGED_IDENTITY,
     SOURCE_COLUMNS_CHANGED,
     OffloadError,
 )
 from include.offload.lake import rewriting
-from include.offload.lake.catalog import create_table, find_table
+from include.offload.lake.catalog import create_table, find_table, target_of
 from include.offload.lake.commit import guard, land
 from include.offload.lake.evolution import check_fits, file_properties, file_schema, project_onto
 from include.offload.lake.rewriting import Replacement, find_replacement
@@ -75,6 +76,9 @@ def ship(ctx: Context, plan_id: uuid.UUID, run_tasks: RunTasks, ready: Callable[
     if marker is not None and marker.plan == plan_id:
         return _already(ctx, plan, marker.attempt, started)
     check_fits(table, plan)
+    if plan.target.uuid is None:
+        # the first plan could not freeze a table that was not there; its files are written for this one (rule 1)
+        plan = replace(plan, target=target_of(table))
     attempt = uuid.uuid4()
     ready()
     started = time.monotonic()
@@ -284,12 +288,12 @@ def _same_columns(now: Projection, plan: Plan) -> None:
 
 
 def _check_source(ctx: Context, spec: TableSpec, plan: Plan, table: Table) -> None:
-    """The second look, now that everything was read: raises OFL-212 when the source has other columns than planned
-    (rule 10), OFL-407 when rows of a window to be replaced expire, or went since planning (rule 18).
+    """The second look, now that everything was read.
 
-    A row that came with a value in a new column while the old columns were read would lose that value: its window
-    would count as shipped. What came since planning may have been shipped too, so its blocks are remembered for the
-    next look.
+    Raises OFL-209 when it is no longer the table that was planned for (rule 2), OFL-212 when it has other columns than
+    planned (rule 10), OFL-407 when rows of a window to be replaced expire, or went since planning (rule 18). A row that
+    came with a value in a new column while the old columns were read would lose that value: its window would count as
+    shipped. What came since planning may have been shipped too, so its blocks are remembered for the next look.
     """
     head = ctx.ledger.head(plan.table)
     if head is None:
@@ -298,6 +302,12 @@ def _check_source(ctx: Context, spec: TableSpec, plan: Plan, table: Table) -> No
     with ctx.connect(spec, f"offload audit {plan.table} plan {plan.plan_id}", plan.replica) as client:
         now = client.now_us()
         source = describe(client, spec.source.database, spec.source.table, plan.table)
+        if source.identity != plan.source_identity:
+            raise OffloadError(
+                SOURCE_CHANGED_IDENTITY,
+                f"planned was {plan.source_identity}, now it is {source.identity}",
+                table=plan.table,
+            )
         _same_columns(project_onto(spec, source, table), plan)
         went = parts_went(ctx, client, spec, head.table_id, now)
         if not replaced:

@@ -13,7 +13,7 @@ from pyiceberg.table import Table
 from include.offload.context import Context
 from include.offload.errors import TARGET_FOREIGN, TARGET_MISSING, TARGET_WITHOUT_MARKER, OffloadError
 from include.offload.lake import marker as markers
-from include.offload.lake.catalog import find_table
+from include.offload.lake.catalog import find_table, target_of
 from include.offload.lake.commit import plant
 from include.offload.lake.evolution import in_lake_order, project_onto
 from include.offload.lake.marker import Marker
@@ -21,7 +21,7 @@ from include.offload.ledger import looks
 from include.offload.ledger.accounting import Entry
 from include.offload.ledger.restore import restore, set_pipeline
 from include.offload.ledger.store import Landed
-from include.offload.model import EXPIRED_LONG_AGO, Plan, Target, WindowState, earliest
+from include.offload.model import EXPIRED_LONG_AGO, Plan, WindowState, earliest
 from include.offload.source.client import Client
 from include.offload.source.describe import describe
 from include.offload.source.projection import partition_columns
@@ -113,7 +113,7 @@ def rebuild(ctx: Context, spec: TableSpec, *, foreign: bool = False) -> Rebuilt:
     table = find_table(ctx.catalog, (spec.target.namespace, spec.target.table), spec.identity)
     if table is None:
         raise OffloadError(TARGET_MISSING, f"{spec.target.namespace}.{spec.target.table}", table=spec.identity)
-    marker = _newest(table, spec)
+    marker = _newest(ctx, table, spec)
     if marker.pipeline != ctx.pipeline and not foreign:
         if not set_pipeline(ctx.ledger, marker.pipeline):
             raise OffloadError(
@@ -149,13 +149,7 @@ def rebuild(ctx: Context, spec: TableSpec, *, foreign: bool = False) -> Rebuilt:
         predecessor=marker.plan,
         source_identity=source.identity,
         replica=client.endpoint.name,
-        target=Target(
-            spec.target.namespace,
-            spec.target.table,
-            str(table.metadata.table_uuid),
-            table.metadata.current_schema_id,
-            table.metadata.default_spec_id,
-        ),
+        target=target_of(table),
         projection=projection,
         partition=partition,
         sort=(),
@@ -189,17 +183,35 @@ def rebuild(ctx: Context, spec: TableSpec, *, foreign: bool = False) -> Rebuilt:
     )
 
 
-def _newest(table: Table, spec: TableSpec) -> Marker:
-    """The marker of what main holds now: the summaries speak first, as properties survive a roll-back."""
+def _newest(ctx: Context, table: Table, spec: TableSpec) -> Marker:
+    """The marker of what main holds now: the summaries speak first, as properties survive a roll-back.
+
+    When both are gone, the ledger knows it, should it know this very table (by its UUID), or should the table be empty.
+    """
     try:
         marker = markers.recover(table) or markers.parse(table.properties)
     except ValueError as error:
         raise OffloadError(TARGET_WITHOUT_MARKER, str(error), table=spec.identity) from error
-    if marker is None:
+    if marker is not None:
+        return marker
+    head = ctx.ledger.head(spec.identity)
+    ours = head is not None and head.target_uuid == str(table.metadata.table_uuid)
+    if head is None or head.plan_id is None or (table.metadata.snapshots and not ours):
         raise OffloadError(
-            TARGET_WITHOUT_MARKER, "neither properties nor snapshot summaries hold one", table=spec.identity
+            TARGET_WITHOUT_MARKER,
+            "neither properties nor snapshot summaries hold one, and the ledger never committed to this table",
+            table=spec.identity,
         )
-    return marker
+    return Marker(
+        pipeline=ctx.pipeline,
+        source="",
+        plan=head.plan_id,
+        generation=head.generation,
+        attempt=uuid.UUID(int=0),
+        watermark_us=head.watermark_us,
+        snapshot_id=head.snapshot_id or 0,
+        sequence_number=head.sequence_number or 0,
+    )
 
 
 def account(

@@ -1,5 +1,6 @@
 """Fixtures of the domain's tests; the servers are registered in tests/conftest.py."""
 
 from tests.support.domain import domain, table
+from tests.support.ledgers import ledger
 
-__all__ = ["domain", "table"]
+__all__ = ["domain", "ledger", "table"]

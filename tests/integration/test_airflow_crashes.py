@@ -5,10 +5,10 @@ The job sends itself SIGKILL at a named point (include/offload/crashpoint.py), o
 
 from __future__ import annotations
 
-import psutil
 import pytest
 
 from tests.support.airflow_driver import TASKS, Driver, poll
+from tests.support.processes import processes_of
 from tests.support.stack import Servers
 from tests.support.tables import MakeTable
 
@@ -22,11 +22,6 @@ def arm(servers: Servers, point: str) -> None:
 
 def fired(servers: Servers, point: str) -> bool:
     return not (servers.crashes / point).exists()
-
-
-def processes_of(plan: str) -> list[psutil.Process]:
-    """Whatever runs with this plan in its command line: spark-submit, its JVM, the job."""
-    return [p for p in psutil.process_iter(["cmdline"]) if plan in (p.info["cmdline"] or [])]
 
 
 def test_killed_before_the_commit_and_cleared(airflow: Driver, make_table: MakeTable, full_stack: Servers) -> None:

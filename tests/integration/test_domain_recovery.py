@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 
 import psycopg
 import pytest
-from psycopg import sql
 
 from include.offload.context import Context
 from include.offload.errors import (
@@ -27,7 +24,8 @@ from include.offload.errors import (
 from include.offload.ledger.migrate import downgrade, upgrade
 from include.offload.planning import Leave
 from include.offload.recovery import accept_source, rebuild, take_over
-from tests.support.domain import DDL, SPEC, Domain, DomainTable, MakeDomainTable
+from tests.support.domain import DDL, SPEC, DomainTable, MakeDomainTable
+from tests.support.ledgers import MakeLedger, check_end, with_ledger
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -36,28 +34,6 @@ def refusal(act: Callable[[], object]) -> ErrorKind:
     with pytest.raises(OffloadError) as refused:
         act()
     return refused.value.kind
-
-
-@pytest.fixture
-def ledger(domain: Domain) -> Iterator[Callable[[], Context]]:
-    """Makes ledgers of their own, each in a new database: another pipeline, or one that may be lost."""
-    made: list[tuple[str, Context]] = []
-    admin = domain.servers.secret("postgres_uri")
-
-    def make() -> Context:
-        name = f"ledger_{uuid.uuid4().hex}"
-        with psycopg.connect(admin, autocommit=True) as c:
-            c.execute(sql.SQL("CREATE DATABASE {} OWNER offload_ledger").format(sql.Identifier(name)))
-        uri = domain.servers.secret("offload_ledger_uri").rsplit("/", 1)[0] + f"/{name}"
-        upgrade(uri)
-        made.append((name, domain.context(ledger_uri=uri)))
-        return made[-1][1]
-
-    yield make
-    for name, ctx in made:
-        ctx.close()
-        with psycopg.connect(admin, autocommit=True) as c:
-            c.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 def lose(ctx: Context) -> None:
@@ -71,26 +47,11 @@ def lose(ctx: Context) -> None:
     upgrade(uri)
 
 
-def with_ledger(t: DomainTable, ctx: Context) -> DomainTable:
-    """The same table, driven by another ledger. The first one's view of it is no longer checked."""
-    t.unverifiable = "driven by another ledger"
-    return replace(t, ctx=ctx, unverifiable=None)
-
-
-def check_end(t: DomainTable) -> None:
-    """What the fixture does for tables of the shared ledger."""
-    t.verified()
-    head = t.ctx.ledger.head(t.identity)
-    assert head is not None and head.watermark_us is not None
-    (row,) = [r for r in t.ctx.ledger.watermark_rows() if r["table_name"] == t.identity]
-    assert row["row_count"] == len(t.lake_ids())
-
-
 # ---- rebuild ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_lost_ledger_is_rebuilt_and_the_next_run_neither_skips_nor_doubles(
-    table: MakeDomainTable, ledger: Callable[[], Context]
+    table: MakeDomainTable, ledger: MakeLedger
 ) -> None:
     ctx = ledger()
     t = with_ledger(table().fill(0, 1, 4), ctx)
@@ -190,7 +151,7 @@ def test_a_dropped_iceberg_table_is_refused_not_made_again(table: MakeDomainTabl
     t.unverifiable = "the lake's table was dropped"
 
 
-def test_down_and_up_again_leaves_an_empty_ledger(ledger: Callable[[], Context]) -> None:
+def test_down_and_up_again_leaves_an_empty_ledger(ledger: MakeLedger) -> None:
     ctx = ledger()
     uri = ctx.settings.ledger()
     ctx.ledger.check_schema()
@@ -207,7 +168,7 @@ def test_down_and_up_again_leaves_an_empty_ledger(ledger: Callable[[], Context])
 
 
 def test_rule_2_another_pipeline_s_table_is_refused_until_it_is_taken_over(
-    table: MakeDomainTable, ledger: Callable[[], Context]
+    table: MakeDomainTable, ledger: MakeLedger
 ) -> None:
     t = table().fill(0, 1)
     ours = t.run()
@@ -230,7 +191,7 @@ def test_rule_2_another_pipeline_s_table_is_refused_until_it_is_taken_over(
 
 
 def test_a_pipeline_with_a_history_of_its_own_does_not_slip_into_another_s_identity(
-    table: MakeDomainTable, ledger: Callable[[], Context]
+    table: MakeDomainTable, ledger: MakeLedger
 ) -> None:
     """`ledger rebuild` takes on the id of the lake's markers only when this ledger never committed anything."""
     theirs = table().fill(0)

@@ -126,6 +126,12 @@ class Driver(AirflowRest):
         assert isinstance(found, dict)
         return found
 
+    def plan_of(self, run: DagRun) -> str | None:
+        """The id of the plan that a run has now; None while it has none, as after clearing `check_extent`."""
+        if self.states(run)["check_extent"] != "success":
+            return None
+        return str(self.plan(run)["plan_id"])
+
     def details(self, run: DagRun) -> dict[str, Any]:
         """All that Airflow says of a run."""
         found = self._call("GET", f"/dags/{run.dag_id}/dagRuns/{run.run_id}")

@@ -245,7 +245,9 @@ class DomainTable:
         """Rows in the lake per window number, read by PyIceberg."""
         column = self.lake().scan(selected_fields=(self.spec.cursor,)).to_arrow().column(self.spec.cursor)
         micros = column.cast(pa.timestamp("us", "UTC")).cast("int64").to_pylist()
-        return dict(Counter(us // self.spec.window_us for us in micros))
+        # the spec is read from its file every time
+        width = self.spec.window_us
+        return dict(Counter(us // width for us in micros))
 
     # ---- the ledger --------------------------------------------------------------------------------------------------
 

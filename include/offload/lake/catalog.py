@@ -13,7 +13,7 @@ from pyiceberg.utils.config import Config
 from include.offload.errors import SETTING_MISSING, OffloadError
 from include.offload.lake.reach import reaching
 from include.offload.lake.schema import partition_spec_of, schema_of, sort_order_of
-from include.offload.model import Projection
+from include.offload.model import Projection, Target
 from include.offload.source.projection import reader_properties
 from include.offload.spec.model import TableSpec
 
@@ -45,6 +45,13 @@ def find_table(catalog: Catalog, identifier: tuple[str, str], table: str) -> Tab
             return catalog.load_table(identifier)
         except NoSuchTableError:
             return None
+
+
+def target_of(table: Table) -> Target:
+    """What a plan freezes of a table: its UUID, schema id and partition spec id (rule 1)."""
+    namespace, name = table.name()
+    meta = table.metadata
+    return Target(namespace, name, str(meta.table_uuid), meta.current_schema_id, meta.default_spec_id)
 
 
 def create_table(catalog: Catalog, spec: TableSpec, projection: Projection) -> Table:

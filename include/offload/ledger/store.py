@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from sqlalchemy import Connection, Engine, RowMapping, create_engine, text
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
+from include.offload.crashpoint import reached
 from include.offload.errors import (
     LEDGER_DISAGREES,
     LEDGER_OUTDATED,
@@ -303,6 +304,7 @@ class Ledger:
                     table=plan.table,
                 )
             added = self._account(c, head, plan, outcome, grid)
+            reached("windows-written")
             moved = self._watermark(c, head, plan)
             c.execute(
                 _CLOSE_PLAN,
