@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 
 from include.offload.source.client import Client, parse_uri
@@ -142,6 +143,7 @@ def one_round(servers: Servers, seed: int, number: int) -> Result:
         return play(domain, tell(seed, number), crashes)
 
 
+@cache
 def revision() -> str:
     """The commit that is tested, with a `+` when files were changed."""
     asked = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]

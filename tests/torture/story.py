@@ -167,7 +167,7 @@ def _acts(rng: random.Random, shape: Shape, number: int) -> Iterator[Act]:
     if rng.random() < 0.6:
         yield Run()
     kinds = rng.sample(COMMON, rng.randint(2, 4))
-    if rng.random() < 0.12:
+    if rng.random() < 0.08:
         kinds.append(rng.choice(RARE))
     if number % SPARK_EVERY == SPARK_EVERY - 1:
         kinds.append(SPARK)
