@@ -13,15 +13,16 @@ from typing import Any
 RECORD = Path(__file__).resolve().parents[1] / "tests" / "torture" / "record.json"
 
 _WORDS = """
-The rules that the code follows are in [exactly-once.md](exactly-once.md); its last section names, for each of the 22 rules, the
-[code and the tests](exactly-once.md#where-each-rule-lives). This page is about the three promises that they add up to, about what
-was tried to break them, and about what was not tried.
+The rules that the code follows are in [exactly-once.md](exactly-once.md); its last section names, for each of
+the 22 rules, the [code and the tests](exactly-once.md#where-each-rule-lives). This page is about the three
+promises that they add up to, about what was tried to break them, and about what was not tried.
 
 ## Each promise, and the test that proves it
 
 | promise | rules | tests |
 | --- | --- | --- |
-| no row is lost | 5 to 9, 12, 15, 18, 19, 22 | [the same job tried again finishes](../tests/integration/test_domain_crashes.py)<br>\
+| no row is lost | 5 to 9, 12, 15, 18, 19, 22 | \
+[the same job tried again finishes](../tests/integration/test_domain_crashes.py)<br>\
 [the next run picks up what the dead one left](../tests/integration/test_domain_crashes.py)<br>\
 [a lost ledger is rebuilt and the next run neither skips nor doubles](../tests/integration/test_domain_recovery.py)<br>\
 [an expiring window is never replaced](../tests/integration/test_domain_shapes.py)<br>\
@@ -40,20 +41,21 @@ was tried to break them, and about what was not tried.
 
 ## The harness can fail
 
-A test that can't fail proves nothing. [`test_mutations.py`](../tests/faults/test_mutations.py) takes one protection at a time out of a
-copy of the code (the predecessor check, the audit, the compare-and-swap of the commit, that of the ledger, the expiry rule) and
-demands that the tests which stand for it fail.
+A test that can't fail proves nothing. [`test_mutations.py`](../tests/faults/test_mutations.py) takes one
+protection at a time out of a copy of the code (the predecessor check, the audit, the compare-and-swap of the
+commit, that of the ledger, the expiry rule) and demands that the tests which stand for it fail.
 
 ## Rounds of random faults
 
-`make torture` plays stories. A story is a random table (MergeTree, or ReplacingMergeTree read with FINAL; eight partition specs;
-windows of one to fifteen minutes; with and without sequence, sort order, TTL and followed deletes) and a list of what happens to it:
-rows that arrive late, out of order and in the future, mutations, deletes, merges, and faults. A seed and a number give the same story
-on every machine. A round drives the three steps and the ledger without Airflow; every tenth round has a real Spark job.
+`make torture` plays stories. A story is a random table (MergeTree, or ReplacingMergeTree read with FINAL; eight
+partition specs; windows of one to fifteen minutes; with and without sequence, sort order, TTL and followed
+deletes) and a list of what happens to it: rows that arrive late, out of order and in the future, mutations,
+deletes, merges, and faults. A seed and a number give the same story on every machine. A round drives the three
+steps and the ledger without Airflow; every tenth round has a real Spark job.
 
-A refused step is recovered as an operator would: by the command that the error names. When the story is over, runs go by until one
-has nothing left to do. Then a model in Python says which ids the lake must hold and with which content, both verifiers read the table,
-and the ledger is compared with the lake, window by window.
+A refused step is recovered as an operator would: by the command that the error names. When the story is over,
+runs go by until one has nothing left to do. Then a model in Python says which ids the lake must hold and with
+which content, both verifiers read the table, and the ledger is compared with the lake, window by window.
 
 ```sh
 make torture                    # 20 rounds of seed 1
@@ -68,10 +70,13 @@ What was played is kept in `.run/torture.jsonl`. CI plays 20 rounds of another s
 _NOT_SHOWN = """
 ## What this does not show
 
-- A process is killed, not the machine: what the kernel had not written to the disk is not lost here. PostgreSQL's sessions are ended
-  and its data is lost or set back, but its server is not killed in these rounds.
-- Two things break at the same moment only where a fault is made of two. Tables hold thousands of rows, not millions.
-- The faults of the wire below HTTP, of Airflow and of Spark's workers have tests of their own, and are not in these rounds.
+- A process is killed, not the machine: what the kernel had not written to the disk is not lost here.
+  PostgreSQL's sessions are ended and its data is lost or set back, but its server is not killed in these
+  rounds.
+- Two things break at the same moment only where a fault is made of two. Tables hold thousands of rows, not
+  millions.
+- The faults of the wire below HTTP, of Airflow and of Spark's workers have tests of their own, and are not in
+  these rounds.
 """
 
 
