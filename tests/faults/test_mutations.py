@@ -5,6 +5,7 @@ Each mutation is made by exact text in a copy of `include/` and `tests/`; a text
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ import pytest
 
 from tests.support.airflow_bag import ROOT
 from tests.support.stack import Servers
+from tests.torture.story import tell
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -103,12 +105,12 @@ def copy_of_the_code(where: Path, patches: tuple[Patch, ...] = ()) -> Path:
     return where
 
 
-def failed_in(code: Path, servers: Servers, tests: tuple[str, ...]) -> tuple[set[str], str]:
-    """The tests that fail in this copy, and what pytest said. It uses the servers that run already."""
+def python(code: Path, servers: Servers, *words: str) -> subprocess.CompletedProcess[str]:
+    """`python -m …` in this copy, with the servers that run already."""
     own = {k: v for k, v in os.environ.items() if not k.startswith(("OFFLOAD_", "PYICEBERG_", "PYTEST_", "COV"))}
     kept = {"OFFLOAD_KEEP_STACK": str(servers.home), "OFFLOAD_TEST_PORT_BASE": os.environ["OFFLOAD_PORT_BASE"]}
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "--tb=line", "-rA", "-p", "no:cacheprovider", *tests],
+    return subprocess.run(
+        [sys.executable, "-m", *words],
         cwd=code,
         env=own | kept,
         capture_output=True,
@@ -116,6 +118,11 @@ def failed_in(code: Path, servers: Servers, tests: tuple[str, ...]) -> tuple[set
         timeout=240,
         check=False,
     )
+
+
+def failed_in(code: Path, servers: Servers, tests: tuple[str, ...]) -> tuple[set[str], str]:
+    """The tests that fail in this copy, and what pytest said. It uses the servers that run already."""
+    done = python(code, servers, "pytest", "-q", "--tb=line", "-rA", "-p", "no:cacheprovider", *tests)
     # 0: all passed, 1: some failed; anything else is no verdict
     assert done.returncode in {0, 1}, done.stdout + done.stderr
     ran = set(re.findall(r"^(?:PASSED|FAILED) (\S+?)(?:\[| - |$)", done.stdout, re.MULTILINE))
@@ -135,6 +142,17 @@ def test_the_suite_fails_without(name: str, data_stack: Servers, tmp_path: Path)
     mutation = MUTATIONS[name]
     failed, said = failed_in(copy_of_the_code(tmp_path / "code", mutation.patches), data_stack, mutation.tests)
     assert failed == set(mutation.tests), f"they pass without the {name}:\n{said[-3000:]}"
+
+
+def test_a_round_of_torture_fails_without_the_predecessor_check(data_stack: Servers, tmp_path: Path) -> None:
+    """And says how to see it again."""
+    number = next(n for n in range(100) if "zombie wakes late" in {getattr(a, "kind", "") for a in tell(1, n).acts})
+    code = copy_of_the_code(tmp_path / "code", MUTATIONS["predecessor check"].patches)
+    done = python(code, data_stack, "tests.torture", f"--round={number}", f"--log={tmp_path / 'log.jsonl'}", "--json")
+    assert done.returncode == 1, done.stderr
+    assert json.loads(done.stdout)["failed"] == 1
+    assert "a plan that was passed ended with" in done.stderr
+    assert f"again: make torture SEED=1 ROUND={number}" in done.stderr
 
 
 def test_a_patch_that_no_longer_applies_fails_loudly(tmp_path: Path) -> None:
