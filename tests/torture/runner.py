@@ -63,7 +63,7 @@ def play(domain: Domain, story: Story, crashes: Path) -> Result:
                 result.faults, result.followed = dict(w.faults), dict(w.followed)
     except Exception:
         # the round has failed, and the next ones shall still be played: the report says so, and so does the exit code
-        result.error = traceback.format_exc()
+        result.error, result.ok = traceback.format_exc(), False
     result.seconds = round(time.monotonic() - started, 2)
     return result
 
