@@ -25,9 +25,8 @@ from include.offload.ledger.migrate import upgrade
 from include.offload.model import Outcome, Plan
 from include.offload.source.sql import literal
 from include.offload.steps import ship, update_watermark
-from include.offload.windows import Grid
 from local.stack import Stack
-from tests.support.domain import COLUMNS, DATABASE, Domain, DomainTable, RunTasks, inline
+from tests.support.domain import COLUMNS, Domain, DomainTable, RunTasks, inline
 from tests.support.one_step import one_step
 from tests.torture.story import Change, Rows, Shape, Story
 
@@ -38,7 +37,6 @@ REPLACING = (
     "CREATE TABLE {table} (" + COLUMNS + ", version UInt32 DEFAULT 1)"
     " ENGINE = ReplacingMergeTree(version) ORDER BY (sym, ts, id) PARTITION BY toDate(ts)"
 )
-
 
 T = TypeVar("T")
 
@@ -318,16 +316,9 @@ def spec_of(shape: Shape) -> str:
     return "\n".join(lines) + "\n"
 
 
-def grid(shape: Shape) -> Grid:
-    return Grid(shape.window_s * 1_000_000)
-
-
 @contextmanager
 def unwarned() -> Iterator[None]:
     """PyIceberg warns of a delete that matches nothing: a foreign writer would not care."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-__all__ = ["DATABASE", "OwnLedger", "StuckError", "World", "grid", "spec_of", "unwarned", "world"]
