@@ -146,7 +146,7 @@ def test_the_suite_fails_without(name: str, data_stack: Servers, tmp_path: Path)
 
 def test_a_round_of_torture_fails_without_the_predecessor_check(data_stack: Servers, tmp_path: Path) -> None:
     """And says how to see it again."""
-    number = next(n for n in range(100) if "zombie wakes late" in {getattr(a, "kind", "") for a in tell(1, n).acts})
+    number = next(n for n in range(100) if "zombie in flight" in {getattr(a, "kind", "") for a in tell(1, n).acts})
     code = copy_of_the_code(tmp_path / "code", MUTATIONS["predecessor check"].patches)
     done = python(code, data_stack, "tests.torture", f"--round={number}", f"--log={tmp_path / 'log.jsonl'}", "--json")
     assert done.returncode == 1, done.stderr
