@@ -62,6 +62,10 @@ test: setup ## Run the tests (ARGS='-k name' passes options on)
 test-all: setup ## All tests, the long ones too, with many more generated examples
 	@HYPOTHESIS_PROFILE=search $(PYTEST) $(ARGS)
 
+.PHONY: torture
+torture: setup ## Play random faults until N rounds are done (N=20 SEED=1; ROUND=7: that one again), then count rows
+	@exec $(AIRFLOW)/python -m tests.torture --rounds $(or $(N),20) --seed $(or $(SEED),1) $(if $(ROUND),--round $(ROUND)) $(ARGS)
+
 .PHONY: lint
 lint: $(DONE)/airflow ## Check style, types, the walls between the rooms, and generated pages
 	@$(AIRFLOW)/ruff check .

@@ -258,10 +258,10 @@ def _outcome(plan: Plan, files: Sequence[ShippedFile], pending: tuple[int, ...],
     for window in plan.windows:
         if window.window not in pending:
             shipped.setdefault(window.window, WindowState(window.window, 0, 0))
-    watermark = plan.watermark_after
+    before, watermark = plan.watermark_before, plan.watermark_after
     for number in pending:
         low = grid.span(number).lo
-        if watermark is not None and low < watermark and low >= (plan.watermark_before or low):
+        if watermark is not None and low < watermark and (before is None or low >= before):
             watermark = low
     return Outcome(
         plan_id=plan.plan_id,

@@ -243,11 +243,10 @@ class DomainTable:
 
     def lake_windows(self) -> dict[int, int]:
         """Rows in the lake per window number, read by PyIceberg."""
-        column = self.lake().scan(selected_fields=(self.spec.cursor,)).to_arrow().column(self.spec.cursor)
+        spec = self.spec
+        column = self.lake().scan(selected_fields=(spec.cursor,)).to_arrow().column(spec.cursor)
         micros = column.cast(pa.timestamp("us", "UTC")).cast("int64").to_pylist()
-        # the spec is read from its file every time
-        width = self.spec.window_us
-        return dict(Counter(us // width for us in micros))
+        return dict(Counter(us // spec.window_us for us in micros))
 
     # ---- the ledger --------------------------------------------------------------------------------------------------
 
@@ -258,7 +257,8 @@ class DomainTable:
             " WHERE identity = %s AND fingerprint IS NOT NULL",
             self.identity,
         )
-        return {int(lo) // self.spec.window_us: int(n) for lo, n in rows}
+        width = self.spec.window_us
+        return {int(lo) // width: int(n) for lo, n in rows}
 
     def empty_time(self) -> list[Span]:
         rows = self.domain.ledger(

@@ -17,6 +17,17 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 LIMIT_S = 120
+PRELOAD = [
+    "include.offload.steps",
+    "tests.support.domain",
+    # what the domain imports when it is first needed
+    "include.offload.lake.commit",
+    "include.offload.spec.load",
+    "pyiceberg.catalog.rest",
+    "pyiceberg.io.pyarrow",
+    "sqlalchemy.dialects.postgresql.psycopg",
+    "sqlglot.dialects.clickhouse",
+]
 
 
 def run(environment: Mapping[str, str], step: str, *arguments: str) -> None:
@@ -57,7 +68,7 @@ def _memory(name: str) -> int:
 def start_step(crash_dir: Path, *arguments: str, **more: str) -> BaseProcess:
     """Start a step with its crash points armed in `crash_dir`; `more` is added to its environment."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["include.offload.steps", "tests.support.domain"])
+    context.set_forkserver_preload(PRELOAD)
     environment = {k: v for k, v in os.environ.items() if k.startswith(("OFFLOAD_", "PYICEBERG_"))}
     process = context.Process(
         target=run, args=({**environment, "OFFLOAD_CRASH_DIR": str(crash_dir), **more}, *arguments)

@@ -223,15 +223,15 @@ def test_headings_of_the_rules_are_numbered_without_a_gap() -> None:
     assert numbers == list(RULES)
 
 
-def test_tests_that_the_rules_name_exist() -> None:
+@pytest.mark.parametrize("page", ["docs/exactly-once.md", "docs/reliability.md"])
+def test_tests_that_the_rules_name_exist(page: str) -> None:
     """A link in the table reads like the test's name: `a_zombie_s_commit` is "a zombie's commit"."""
     named = 0
     missing = []
-    for text, target in re.findall(r"\[([^\]`]+)\]\(\.\./(tests/[^)]+\.py)\)", text_of("docs/exactly-once.md")):
+    for text, target in re.findall(r"\[([^\]`]+)\]\(\.\./(tests/[^)]+\.py)\)", text_of(page)):
         wanted = re.sub(r"[^a-z0-9]+", "_", text.lower())
-        known = {
-            re.sub(r"^rule_\d+_", "", name) for name in re.findall(r"^def test_(\w+)\(", text_of(target), re.MULTILINE)
-        }
+        tests = re.findall(r"^def test_(\w+)\(", text_of(target), re.MULTILINE)
+        known = {re.sub(r"^rules?_\d+(_\d+)*_", "", name) for name in tests}
         named += 1
         if wanted not in known:
             missing.append(f"{target}: {text}")

@@ -297,6 +297,8 @@ class Ledger:
             ).scalar_one()
             if status in {"committed", "empty"}:
                 return Promotion(False, head.watermark_us, head.generation, outcome.rows, len(outcome.windows))
+            if landed is None and status == "superseded":
+                raise OffloadError(PLAN_SUPERSEDED, f"a rebuild closed plan {plan.plan_id}", table=plan.table)
             if landed is not None and head.plan_id != plan.predecessor:
                 raise OffloadError(
                     LEDGER_DISAGREES if status == "open" else PLAN_SUPERSEDED,
