@@ -25,7 +25,7 @@ def kill(w: World, fault: Fault) -> bool:
         w.in_process(point, "check", w.table.identity, "killed")
         w.arrive(fault.during)
         return True
-    if point == "ledger-written":
+    if point in {"windows-written", "ledger-written"}:
         landed(w.ship(plan.plan_id))
         w.in_process(point, "watermark", w.table.identity, str(plan.plan_id))
     else:
