@@ -78,6 +78,12 @@ NOTES: dict[str, str] = {
     "OFL-309": """
         The ledger says that rows were shipped, the catalog knows no such table. If it was dropped on purpose, remove
         its ledger entry; if it was renamed or the catalog was restored, bring it back first.""",
+    "OFL-311": """
+        After our last commit somebody deleted, updated or overwrote rows of the table: a snapshot in the history of
+        `main` without our marker took data files out or added delete files. The ledger still counts those rows as
+        shipped. Rebuilding counts what the table holds now; the next run brings back what ClickHouse still has and is
+        within `horizon`. Rows that ClickHouse no longer holds stay as the other writer left them. Appends and
+        compaction of others are no reason to stop.""",
     "OFL-401": """
         The run's plan is not in the ledger: the ledger was rebuilt or restored since.""",
     "OFL-402": """

@@ -92,6 +92,9 @@ TARGET_HAS_DELETES = _kind(
 TARGET_MISSING = _kind(
     "OFL-309", "the Iceberg table that the ledger knows is gone", "bin/offload ledger rebuild {table}"
 )
+TARGET_ROWS_REMOVED = _kind(
+    "OFL-311", "somebody else removed or changed rows of the Iceberg table", "bin/offload ledger rebuild {table}"
+)
 # 4xx: the protocol
 PLAN_UNKNOWN = _kind("OFL-401", "the ledger does not know this plan", "clear check_extent to plan again")
 PLAN_SUPERSEDED = _kind(

@@ -110,7 +110,7 @@ def rebuild(ctx: Context, spec: TableSpec, *, foreign: bool = False) -> Rebuilt:
     table = find_table(ctx.catalog, (spec.target.namespace, spec.target.table), spec.identity)
     if table is None:
         raise OffloadError(TARGET_MISSING, f"{spec.target.namespace}.{spec.target.table}", table=spec.identity)
-    marker = _newest(table, spec)
+    marker = _newest(ctx, table, spec)
     if marker.pipeline != ctx.pipeline and not foreign:
         if not set_pipeline(ctx.ledger, marker.pipeline):
             raise OffloadError(
@@ -185,17 +185,34 @@ def rebuild(ctx: Context, spec: TableSpec, *, foreign: bool = False) -> Rebuilt:
     )
 
 
-def _newest(table: Table, spec: TableSpec) -> Marker:
-    """The marker of what main holds now: the summaries speak first, as properties survive a roll-back."""
+def _newest(ctx: Context, table: Table, spec: TableSpec) -> Marker:
+    """The marker of what main holds now: the summaries speak first, as properties survive a roll-back.
+
+    When both are gone, the ledger knows it, should it know this very table (by its UUID).
+    """
     try:
         marker = markers.recover(table) or markers.parse(table.properties)
     except ValueError as error:
         raise OffloadError(TARGET_WITHOUT_MARKER, str(error), table=spec.identity) from error
-    if marker is None:
+    if marker is not None:
+        return marker
+    head = ctx.ledger.head(spec.identity)
+    if head is None or head.plan_id is None or head.target_uuid != str(table.metadata.table_uuid):
         raise OffloadError(
-            TARGET_WITHOUT_MARKER, "neither properties nor snapshot summaries hold one", table=spec.identity
+            TARGET_WITHOUT_MARKER,
+            "neither properties nor snapshot summaries hold one, and the ledger never committed to this table",
+            table=spec.identity,
         )
-    return marker
+    return Marker(
+        pipeline=ctx.pipeline,
+        source="",
+        plan=head.plan_id,
+        generation=head.generation,
+        attempt=uuid.UUID(int=0),
+        watermark_us=head.watermark_us,
+        snapshot_id=head.snapshot_id or 0,
+        sequence_number=head.sequence_number or 0,
+    )
 
 
 def account(

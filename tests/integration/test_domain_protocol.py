@@ -23,6 +23,7 @@ from include.offload.errors import (
     PLAN_UNKNOWN,
     TARGET_CHANGED,
     TARGET_ROLLED_BACK,
+    TARGET_ROWS_REMOVED,
     TARGET_SCHEMA_DISAGREES,
     ErrorKind,
     OffloadError,
@@ -384,6 +385,55 @@ def test_rule_4_a_roll_back_hidden_behind_a_foreign_append_is_seen(table: MakeDo
     assert t.lake_ids() == [-30, *t.source_ids()]
     t.consistent()
     t.unverifiable = "a rebuild counts what the lake holds, the foreign row too"
+
+
+def deleted(t: DomainTable) -> None:
+    t.lake().delete("id > 0")
+
+
+def overwritten(t: DomainTable) -> None:
+    t.lake().overwrite(foreign_row(t))
+
+
+def created_or_replaced(t: DomainTable) -> None:
+    """What CREATE OR REPLACE leaves: UUID and properties, and a history of its own with later sequence numbers."""
+    row = foreign_row(t)
+    t.lake().manage_snapshots().remove_branch("main").commit()
+    t.lake().append(row)
+    newest = t.snapshots()[-1]
+    assert newest.parent_snapshot_id is None
+    assert len(t.snapshots()) > 1
+
+
+@pytest.mark.parametrize(
+    ("act", "kind", "foreign"),
+    [
+        (deleted, TARGET_ROWS_REMOVED, []),
+        (overwritten, TARGET_ROWS_REMOVED, [-30]),
+        (created_or_replaced, TARGET_ROLLED_BACK, [-30]),
+    ],
+)
+def test_rule_4_rows_that_another_writer_takes_away_are_refused_until_the_ledger_is_rebuilt(
+    table: MakeDomainTable, act: Callable[[DomainTable], None], kind: ErrorKind, foreign: list[int]
+) -> None:
+    """Before planning and before committing; the rebuild's own marker is what the next walk ends at."""
+    from include.offload.recovery import rebuild
+
+    t = table().fill(0, 1)
+    t.run()
+    t.fill(3)
+    plan = t.check().plan.plan_id
+    act(t)
+    t.lake().append(foreign_row(t, days=60))
+    assert refusal(lambda: t.ship(plan)) is kind
+    assert refusal(t.check) is kind
+    assert rebuild(t.ctx, t.spec).rows == len(foreign) + 1
+    assert refusal(lambda: t.ship(plan)) is PLAN_SUPERSEDED
+    assert t.run().rows == 30
+    assert t.lake_ids() == [-60, *foreign, *t.source_ids()]
+    assert t.run().rows == 0
+    t.consistent()
+    t.unverifiable = "a rebuild counts what the lake holds, the foreign rows too"
 
 
 def test_a_table_that_was_dropped_and_made_again_by_others_is_refused(table: MakeDomainTable) -> None:

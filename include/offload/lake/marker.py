@@ -6,11 +6,12 @@ import uuid
 from dataclasses import dataclass
 
 from pyiceberg.table import Table
-from pyiceberg.table.snapshots import Snapshot
+from pyiceberg.table.snapshots import Operation, Snapshot
 
 from include.offload.errors import (
     TARGET_FOREIGN,
     TARGET_ROLLED_BACK,
+    TARGET_ROWS_REMOVED,
     TARGET_WITHOUT_MARKER,
     OffloadError,
 )
@@ -76,7 +77,7 @@ def parse(properties: dict[str, str]) -> Marker | None:
 def read(table: Table, identity: str, pipeline: uuid.UUID) -> Marker | None:
     """The marker of a table, checked: ours, and not rolled back. None: the table has no snapshot at all.
 
-    Raises OFL-303 (another pipeline), OFL-304 (data, but no marker), OFL-305 (rolled back).
+    Raises OFL-303 (another pipeline), OFL-304 (data, but no marker), OFL-305 (rolled back), OFL-311 (rows removed).
     """
     try:
         marker = parse(table.properties) or recover(table)
@@ -90,7 +91,7 @@ def read(table: Table, identity: str, pipeline: uuid.UUID) -> Marker | None:
         return None
     if marker.pipeline != pipeline:
         raise OffloadError(TARGET_FOREIGN, f"pipeline {marker.pipeline} wrote it, this is {pipeline}", table=identity)
-    check_not_rolled_back(table, marker, identity)
+    check_history(table, marker, identity)
     return marker
 
 
@@ -106,8 +107,11 @@ def recover(table: Table) -> Marker | None:
     return None
 
 
-def check_not_rolled_back(table: Table, marker: Marker, identity: str) -> None:
-    """Walk main back to the marker's snapshot (rule 4). Raises OFL-305 when an older one comes first."""
+def check_history(table: Table, marker: Marker, identity: str) -> None:
+    """Walk main back to the marker's snapshot (rule 4); where expiry cut the history off, the walk ends well.
+
+    Raises OFL-305 when an older snapshot comes first or main begins anew, OFL-311 when a foreign one took rows away.
+    """
     snapshot = table.current_snapshot()
     if snapshot is None:
         raise OffloadError(
@@ -116,14 +120,40 @@ def check_not_rolled_back(table: Table, marker: Marker, identity: str) -> None:
     while snapshot is not None:
         if snapshot.snapshot_id == marker.snapshot_id:
             return
-        if snapshot.sequence_number is not None and snapshot.sequence_number < marker.sequence_number:
+        if (snapshot.sequence_number is not None and snapshot.sequence_number < marker.sequence_number) or _begins_anew(
+            snapshot
+        ):
             raise OffloadError(
                 TARGET_ROLLED_BACK,
                 f"main holds snapshot {snapshot.snapshot_id} (sequence {snapshot.sequence_number}) where the marker"
                 f" names {marker.snapshot_id} (sequence {marker.sequence_number})",
                 table=identity,
             )
+        if _takes_rows(snapshot):
+            raise OffloadError(
+                TARGET_ROWS_REMOVED,
+                f"snapshot {snapshot.snapshot_id} (sequence {snapshot.sequence_number}) is no commit of ours",
+                table=identity,
+            )
         snapshot = _parent(table, snapshot.parent_snapshot_id)
+
+
+def _takes_rows(snapshot: Snapshot) -> bool:
+    """Whether a snapshot removed or changed rows. Compaction (`replace`) moves them only."""
+    if snapshot.summary is None or snapshot.summary.operation not in {Operation.DELETE, Operation.OVERWRITE}:
+        return False
+    return any(_count(snapshot, name) for name in ("deleted-data-files", "added-delete-files"))
+
+
+def _begins_anew(snapshot: Snapshot) -> bool:
+    """Whether nothing was there before a snapshot. Some catalogs drop the parent's id when the parent expires."""
+    first = snapshot.parent_snapshot_id is None and not _count(snapshot, "deleted-data-files")
+    return first and _count(snapshot, "total-data-files") == _count(snapshot, "added-data-files")
+
+
+def _count(snapshot: Snapshot, name: str) -> int:
+    """A figure of the snapshot's summary; 0 when it is not there, as Iceberg leaves zeros out."""
+    return int(snapshot.summary.additional_properties.get(name, 0)) if snapshot.summary else 0
 
 
 def _parent(table: Table, snapshot_id: int | None) -> Snapshot | None:
