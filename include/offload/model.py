@@ -13,6 +13,8 @@ from typing import Any
 from include.offload.windows import Span
 
 PartitionValue = int | str | bool | None
+EXPIRED_LONG_AGO = 0
+"""The expiry (µs) of a window that must never be replaced: its source rows are gone, or when they go can't be told."""
 
 
 def earliest(*instants: int | None) -> int | None:
@@ -223,6 +225,8 @@ class Plan:
     spec_json: str
     """The validated spec, so that the job ships what was planned, not what the file says by now."""
     created_us: int
+    force: bool = False
+    """Windows are replaced also where nothing changed, and whatever else the lake holds in them goes."""
 
     @property
     def touches_lake(self) -> bool:

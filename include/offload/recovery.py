@@ -19,7 +19,7 @@ from include.offload.lake.marker import Marker
 from include.offload.ledger.accounting import Entry
 from include.offload.ledger.restore import restore, set_pipeline
 from include.offload.ledger.store import Landed
-from include.offload.model import Plan, Target, WindowState, earliest
+from include.offload.model import EXPIRED_LONG_AGO, Plan, Target, WindowState, earliest
 from include.offload.source.client import Client
 from include.offload.source.describe import describe
 from include.offload.source.projection import partition_columns, project
@@ -32,8 +32,6 @@ log = logging.getLogger(__name__)
 
 GENERATION_STEP = 1_000
 """How far a rebuild lifts the generation, so that no forgotten plan's number ever comes back (rule 22)."""
-EXPIRED_LONG_AGO = 0
-"""The expiry (µs) of a window that must never be replaced: its own can't be told, or its source is gone."""
 ALL_TIME = Span(-(2**62), 2**62)
 
 
@@ -126,6 +124,7 @@ def rebuild(ctx: Context, spec: TableSpec, *, foreign: bool = False) -> Rebuilt:
         expiries = _expiries(client, table, spec, expiry, found)
         partition = partition_columns(spec, projection)
         now = client.now_us()
+        expiries = dict(expiries) | _of_another_source(client, table, spec, source.identity, found)
     windows = [WindowState(w.window, w.rows, w.hash, expiries.get(w.window)) for w in found.values()]
     entries, origin = account(windows, marker.watermark_us, spec.start_us, spec.horizon_us, grid)
     known = ctx.ledger.head(spec.identity)
@@ -213,6 +212,23 @@ def _newest(ctx: Context, table: Table, spec: TableSpec) -> Marker:
         snapshot_id=head.snapshot_id or 0,
         sequence_number=head.sequence_number or 0,
     )
+
+
+def _of_another_source(
+    client: Client, table: Table, spec: TableSpec, identity: str, found: Mapping[int, WindowState]
+) -> dict[int, int]:
+    """Windows of which the source holds fewer rows than the lake, when a marker names another source (rule 2).
+
+    They get EXPIRED_LONG_AGO, as `accept_source` gives them: a source that was made again has deleted nothing.
+    """
+    if not found or markers.sources(table) <= {identity}:
+        return {}
+    grid = Grid(spec.window_us)
+    now = source_rows(client, spec, Span(grid.span(min(found)).lo, grid.span(max(found)).hi))
+    gone = {n: EXPIRED_LONG_AGO for n, w in found.items() if now.get(n, 0) < w.rows}
+    if gone:
+        log.warning("%s was shipped from another source; %d windows stay as they are", spec.identity, len(gone))
+    return gone
 
 
 def account(

@@ -24,13 +24,13 @@ from include.offload.context import Context
 from include.offload.errors import RANGE_REFUSED, TARGET_MISSING, OffloadError
 from include.offload.lake.catalog import find_table
 from include.offload.lake.rewriting import cursor_filter
-from include.offload.model import ProjectedColumn, Projection, WindowState
+from include.offload.model import EXPIRED_LONG_AGO, ProjectedColumn, Projection, WindowState
 from include.offload.source.client import Client
 from include.offload.source.describe import describe
 from include.offload.source.projection import project
 from include.offload.source.sql import literal, quote, spans_sql, window_sql
 from include.offload.spec.model import TableSpec
-from include.offload.windows import Grid, Span
+from include.offload.windows import Grid, Span, merge, subtract
 
 NUMERIC = ("int", "long", "float", "double", "decimal")
 EXACT = decimal.Context(prec=100)
@@ -64,7 +64,10 @@ class ColumnSum:
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """What verify found in `span`. `skipped_before_us`: windows before it have begun to expire in ClickHouse."""
+    """What verify found in `span`. `skipped_before_us`: windows before it have begun to expire in ClickHouse.
+
+    `left_out`: within `span`, what is not compared: of it ClickHouse no longer holds all, as a recovery found.
+    """
 
     table: str
     span: Span
@@ -77,6 +80,7 @@ class VerifyReport:
     sums: tuple[ColumnSum, ...]
     snapshot_id: int | None
     seconds: float
+    left_out: tuple[Span, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -103,18 +107,19 @@ def verify(ctx: Context, spec: TableSpec, from_us: int | None = None, to_us: int
             grid.floor(from_us) if from_us is not None else head.origin_us,
             min(grid.ceil(to_us), head.watermark_us) if to_us is not None else head.watermark_us,
         )
-        span, skipped = _unexpired(ctx, spec, asked, client.now_us())
+        span, skipped, left_out = _unexpired(ctx, spec, asked, client.now_us())
+        spans = tuple(subtract(span, left_out))
         projection = project(spec, describe(client, spec.source.database, spec.source.table, spec.identity))
         source = f"{quote(spec.source.database)}.{quote(spec.source.table)}{' FINAL' if spec.source.final else ''}"
-        ours = _windows(client, source, spec.cursor, grid, projection.hash_sql, span)
+        ours = _windows(client, source, spec.cursor, grid, projection.hash_sql, spans)
         numeric = [c for c in projection.columns if c.iceberg_type.startswith(NUMERIC)]
-        sums = _clickhouse_sums(client, source, spec.cursor, numeric, span)
+        sums = _clickhouse_sums(client, source, spec.cursor, numeric, spans)
         if table is None:
             if ours:
                 raise OffloadError(TARGET_MISSING, f"{spec.target.namespace}.{spec.target.table}", table=spec.identity)
             return VerifyReport(spec.identity, span, skipped, 0, 0, 0, 0, (), (), None, time.monotonic() - started)
-        theirs = _windows(client, lake_source(table), spec.cursor, grid, _lake_hash(projection), span)
-    rows, lake_sums = _pyiceberg_sums(table, spec.cursor, numeric, span)
+        theirs = _windows(client, lake_source(table), spec.cursor, grid, _lake_hash(projection), spans)
+    rows, lake_sums = _pyiceberg_sums(table, spec.cursor, numeric, spans)
     return VerifyReport(
         table=spec.identity,
         span=span,
@@ -127,23 +132,29 @@ def verify(ctx: Context, spec: TableSpec, from_us: int | None = None, to_us: int
         sums=tuple(_compare(c, sums[c.name], lake_sums[c.name]) for c in numeric),
         snapshot_id=table.metadata.current_snapshot_id,
         seconds=time.monotonic() - started,
+        left_out=left_out,
     )
 
 
-def _unexpired(ctx: Context, spec: TableSpec, asked: Span, now_us: int) -> tuple[Span, int | None]:
-    """The part of a range after the last window that has begun to expire; the ledger knows when each one does."""
+def _unexpired(ctx: Context, spec: TableSpec, asked: Span, now_us: int) -> tuple[Span, int | None, tuple[Span, ...]]:
+    """The part of a range after the last window that has begun to expire; the ledger knows when each one does.
+
+    And what of that part is to be left out: a window that a recovery marked says nothing of those before it.
+    """
     head = ctx.ledger.head(spec.identity)
     if head is None or asked.hi <= asked.lo:
         raise OffloadError(RANGE_REFUSED, f"nothing was offloaded in {asked.lo}..{asked.hi} µs", table=spec.identity)
     grid = Grid(spec.window_us)
     shipped, _ = ctx.ledger.windows(head, grid, [asked])
     gone = [n for n, w in shipped.items() if w.state.expiry_us is not None and w.state.expiry_us <= now_us]
-    if not gone:
-        return asked, None
-    lo = grid.span(max(gone)).hi
-    if lo >= asked.hi:
+    marked = {n for n in gone if shipped[n].state.expiry_us == EXPIRED_LONG_AGO}
+    expired = [n for n in gone if n not in marked]
+    lo = grid.span(max(expired)).hi if expired else None
+    span = asked if lo is None else Span(max(lo, asked.lo), asked.hi)
+    left_out = merge(s for s in map(grid.span, marked) if s.overlaps(span))
+    if span.hi <= span.lo or not any(subtract(span, left_out)):
         raise OffloadError(RANGE_REFUSED, "all of it has begun to expire in ClickHouse", table=spec.identity)
-    return Span(max(lo, asked.lo), asked.hi), lo
+    return span, lo, left_out
 
 
 def lake_source(table: Table) -> str:
@@ -196,9 +207,9 @@ def _lake_hash(projection: Projection) -> str:
 
 
 def _windows(
-    client: Client, source: str, cursor: str, grid: Grid, hash_sql: str, span: Span | None
+    client: Client, source: str, cursor: str, grid: Grid, hash_sql: str, spans: Sequence[Span] | None
 ) -> dict[int, WindowState]:
-    where = "" if span is None else f" WHERE {spans_sql(cursor, [span])}"
+    where = "" if spans is None else f" WHERE {spans_sql(cursor, spans)}"
     sql = f"SELECT {window_sql(cursor, grid.width_us)} AS w, count(), sum({hash_sql}) FROM {source}{where} GROUP BY w"
     return {int(w): WindowState(int(w), int(n), int(h)) for w, n, h in client.query(sql)}
 
@@ -229,23 +240,23 @@ def _scale(column: ProjectedColumn) -> int:
 
 
 def _clickhouse_sums(
-    client: Client, source: str, cursor: str, columns: Sequence[ProjectedColumn], span: Span
+    client: Client, source: str, cursor: str, columns: Sequence[ProjectedColumn], spans: Sequence[Span]
 ) -> dict[str, tuple[str, int]]:
     if not columns:
         return {}
     parts = ", ".join(f"toString(sum({_exact(c)})), count({c.expr})" for c in columns)
-    (row,) = client.query(f"SELECT {parts} FROM {source} WHERE {spans_sql(cursor, [span])}")
+    (row,) = client.query(f"SELECT {parts} FROM {source} WHERE {spans_sql(cursor, spans)}")
     return {c.name: (row[2 * i] or "0", int(row[2 * i + 1])) for i, c in enumerate(columns)}
 
 
 def _pyiceberg_sums(
-    table: Table, cursor: str, columns: Sequence[ProjectedColumn], span: Span
+    table: Table, cursor: str, columns: Sequence[ProjectedColumn], spans: Sequence[Span]
 ) -> tuple[int, dict[str, tuple[str, int]]]:
     rows = 0
     totals: dict[str, Any] = {c.name: 0.0 if c.iceberg_type in {"float", "double"} else Decimal(0) for c in columns}
     counts = dict.fromkeys(totals, 0)
     scan = table.scan(
-        row_filter=cursor_filter(table, cursor, [span]), selected_fields=tuple({cursor, *(c.name for c in columns)})
+        row_filter=cursor_filter(table, cursor, spans), selected_fields=tuple({cursor, *(c.name for c in columns)})
     )
     for batch in scan.to_arrow_batch_reader():
         rows += batch.num_rows
