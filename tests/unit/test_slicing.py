@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.offload.model import Action, Cell, PartitionValue, PlannedWindow
-from include.offload.slicing import MIN_ROWS, cut, rows_per_slice
+from include.offload.slicing import MAX_SPANS, MIN_ROWS, cut, rows_per_slice
 from include.offload.windows import Grid, Span
 
 GRID = Grid(10)
@@ -179,3 +179,13 @@ def test_a_big_plan_is_shared_evenly_and_a_small_one_is_not_cut() -> None:
     assert rows_per_slice(9_000_000, concurrency=2, **limits) == 2_000_000  # type: ignore[arg-type]
     assert rows_per_slice(1_000, concurrency=2, **limits) == MIN_ROWS  # type: ignore[arg-type]
     assert rows_per_slice(9_000_000, concurrency=2, **(limits | {"max_bytes": 10_000})) == 1_000  # type: ignore[arg-type]
+
+
+def test_windows_that_stand_apart_are_bounded_in_each_slice() -> None:
+    """Each of them is a condition of the slice's query; those that follow one another are one."""
+    apart = range(0, 3 * MAX_SPANS, 2)
+    spread = cut([cell(n, 1) for n in apart], [planned(n, Action.REPLACE, 1) for n in apart], [], GRID, 10**9)
+    assert [len(s.spans) for s in spread] == [MAX_SPANS, MAX_SPANS // 2]
+    close = range(3 * MAX_SPANS)
+    (one,) = cut([cell(n, 1) for n in close], [planned(n, Action.REPLACE, 1) for n in close], [], GRID, 10**9)
+    assert len(one.spans) == 1
