@@ -123,6 +123,29 @@ def summary(outcome: Outcome) -> dict[str, object]:
     return document
 
 
+def refuse(error: Exception) -> None:
+    """Say why, as the contract's last line."""
+    if isinstance(error, OffloadError):
+        say("ERROR", {"id": error.id, "message": str(error), "table": error.table, "retry": error.kind.retry})
+        return
+    traceback.print_exception(error)
+    message = f"{type(error).__name__}: {error}"[:1000]
+    say("ERROR", {"id": JOB_FAILED.id, "message": message, "table": None, "retry": True})
+
+
+def ship_plan(plan_id: uuid.UUID, starting: SparkStart) -> Outcome | None:
+    """Ship a plan; None: it was refused and that is said already, for Spark can only be stopped once it runs."""
+    try:
+        # slow to import; Spark starts meanwhile
+        from include.offload.settings import load
+        from include.offload.steps import open_context, ship
+
+        return ship(open_context(load()), plan_id, run_on(starting), starting.ready)
+    except Exception as error:
+        refuse(error)
+        return None
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Ship the plan of `--plan`; exit 0 on a commit, 1 on a refusal (said in the last line), else a traceback."""
     parser = argparse.ArgumentParser(description="Ship one frozen plan from ClickHouse into Iceberg.")
@@ -132,20 +155,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     reached("spark-started")
     try:
         with SparkStart(f"offload {plan_id}") as starting:
-            # slow to import; Spark starts meanwhile
-            from include.offload.settings import load
-            from include.offload.steps import open_context, ship
-
-            outcome = ship(open_context(load()), plan_id, run_on(starting), starting.ready)
-    except OffloadError as error:
-        say("ERROR", {"id": error.id, "message": str(error), "table": error.table, "retry": error.kind.retry})
-        return 1
+            outcome = ship_plan(plan_id, starting)
     except Exception as error:
-        traceback.print_exc()
-        say(
-            "ERROR",
-            {"id": JOB_FAILED.id, "message": f"{type(error).__name__}: {error}"[:1000], "table": None, "retry": True},
-        )
+        refuse(error)
+        return 1
+    if outcome is None:
         return 1
     say("RESULT", summary(outcome))
     return 0
