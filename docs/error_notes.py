@@ -41,7 +41,8 @@ NOTES: dict[str, str] = {
     "OFL-207": """
         ClickHouse accepted the query and failed it: memory limit, time limit, too many queries. The limits are in the
         spec under `source.limits`. Each query carries a `query_id` that begins with `offload-` and a `log_comment`
-        with table and run: search `system.query_log` for them.""",
+        with table and run: search `system.query_log` for them. A limit of the user's profile fails a query too, also
+        where the profile says to return what there is by then.""",
     "OFL-208": """
         The connection broke, or ClickHouse failed after it had answered 200. A stream without its end-of-stream mark
         is never registered, however many rows came.""",
@@ -100,6 +101,12 @@ NOTES: dict[str, str] = {
         shipped. Rebuilding counts what the table holds now; the next run brings back what ClickHouse still has and is
         within `horizon`. Rows that ClickHouse no longer holds stay as the other writer left them. Appends and
         compaction of others are no reason to stop.""",
+    "OFL-312": """
+        A late row asks for a window to be replaced, and Iceberg holds more rows in it than this pipeline ever shipped:
+        somebody appended rows there. A replace would take them out. `run --force` over the range does so, since it
+        was asked to. `ledger rebuild` counts them as shipped instead: the window then looks shrunk in ClickHouse and
+        stays as it is (`deletes: keep`). Until one of the two is done, plans that hold such a window are refused
+        whole.""",
     "OFL-401": """
         The run's plan is not in the ledger: the ledger was rebuilt or restored since.""",
     "OFL-402": """

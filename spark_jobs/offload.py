@@ -127,6 +127,27 @@ def summary(outcome: Outcome) -> dict[str, object]:
     return document
 
 
+def refuse(error: Exception) -> None:
+    """Say why, as the contract's last line."""
+    if not isinstance(error, OffloadError):
+        traceback.print_exception(error)
+        error = OffloadError(JOB_FAILED, f"{type(error).__name__}: {error}"[:1000])
+    say(ERROR, error_document(error))
+
+
+def ship_plan(plan_id: uuid.UUID, starting: SparkStart) -> Outcome | None:
+    """Ship a plan; None: it was refused and that is said already, for Spark can only be stopped once it runs."""
+    try:
+        # slow to import; Spark starts meanwhile
+        from include.offload.settings import load
+        from include.offload.steps import open_context, ship
+
+        return ship(open_context(load()), plan_id, run_on(starting), starting.ready)
+    except Exception as error:
+        refuse(error)
+        return None
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Ship the plan of `--plan`; exit 0 on a commit, 1 on a refusal (said in the last line), else a traceback."""
     parser = argparse.ArgumentParser(description="Ship one frozen plan from ClickHouse into Iceberg.")
@@ -135,17 +156,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
     try:
         with SparkStart(f"offload {plan_id}") as starting:
-            # slow to import; Spark starts meanwhile
-            from include.offload.settings import load
-            from include.offload.steps import open_context, ship
-
-            outcome = ship(open_context(load()), plan_id, run_on(starting), starting.ready)
-    except OffloadError as error:
-        say(ERROR, error_document(error))
-        return 1
+            outcome = ship_plan(plan_id, starting)
     except Exception as error:
-        traceback.print_exc()
-        say(ERROR, error_document(OffloadError(JOB_FAILED, f"{type(error).__name__}: {error}"[:1000])))
+        refuse(error)
+        return 1
+    if outcome is None:
         return 1
     say(RESULT, summary(outcome))
     return 0

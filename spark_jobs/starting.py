@@ -40,10 +40,15 @@ class SparkStart:
         if local:
             conf.setIfMissing("spark.python.daemon.module", DAEMON)
         spark = SparkContext(conf=conf, environment={"PYTHONPATH": str(ROOT)} if local else None)
-        spark.setLogLevel("WARN")
-        if not local:
-            # executors elsewhere do not share this disk
-            spark.addPyFile(str(bundle_code(Path(self._scratch.name))))
+        try:
+            spark.setLogLevel("WARN")
+            if not local:
+                # executors elsewhere do not share this disk
+                spark.addPyFile(str(bundle_code(Path(self._scratch.name))))
+        except BaseException:
+            # nobody else gets to know of it, so nobody else could stop it
+            spark.stop()
+            raise
         return spark
 
     def _fork_workers(self) -> None:

@@ -34,14 +34,7 @@ from include.offload.slicing import cut, rows_per_slice
 from include.offload.source.client import Client
 from include.offload.source.describe import describe
 from include.offload.source.expressions import confirm_expressions, expressions_of
-from include.offload.source.extent import (
-    MAX_WINDOWS_PER_PLAN,
-    ExtentQuery,
-    cut_to_limit,
-    first_expiry_us,
-    min_cursor_us,
-    read_extent,
-)
+from include.offload.source.extent import ExtentQuery, cut_to_limit, first_expiry_us, min_cursor_us, read_extent
 from include.offload.source.projection import partition_columns, sort_sql
 from include.offload.source.ttl import Expiry, expiry_sql
 from include.offload.spec.model import TableSpec
@@ -154,8 +147,10 @@ def _plan(ctx: Context, spec: TableSpec, request: RunRequest, *, acting: bool) -
         shipped, empty = ctx.ledger.windows(head, grid, [scan])
         known_spans = [*(grid.span(n) for n in shipped), *empty]
         append = tuple(subtract(scan, known_spans))
-        if sum(s.hi - s.lo for s in append) > MAX_WINDOWS_PER_PLAN * grid.width_us:
-            scan = Span(scan.lo, min(scan.hi, *(cut_to_limit(client, look.query, s).hi for s in append)))
+        several = sum(s.hi - s.lo for s in append) > grid.width_us
+        end = cut_to_limit(client, look.query, append, rows=spec.plan.rows) if several else None
+        if end is not None:
+            scan = Span(scan.lo, end)
             append = tuple(Span(s.lo, min(s.hi, scan.hi)) for s in append if s.lo < scan.hi)
             shipped = {n: w for n, w in shipped.items() if grid.span(n).hi <= scan.hi}
         spans = [] if scan.empty else [scan]
@@ -224,6 +219,7 @@ def _plan(ctx: Context, spec: TableSpec, request: RunRequest, *, acting: bool) -
         spec_json=spec.model_dump_json(),
         created_us=look.now_us,
         evolution=look.evolution if decision.windows else None,
+        force=request.force,
     )
     seen = _remember(back.look, extent, plan, unshipped, request)
     notes = _notes(extent, decision.left, grid, plan, seen)

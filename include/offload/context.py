@@ -13,7 +13,7 @@ from include.offload.lake.catalog import open_catalog
 from include.offload.ledger import Ledger
 from include.offload.metrics import Metrics
 from include.offload.settings import Settings
-from include.offload.source.client import Client, Endpoint, parse_uri
+from include.offload.source.client import WHOLE_ANSWER, Client, Endpoint, parse_uri
 from include.offload.spec.model import TableSpec
 
 
@@ -80,8 +80,9 @@ class Context:
 
 
 def limits(spec: TableSpec) -> dict[str, object]:
-    """The ClickHouse settings that bound every query of a table."""
+    """The ClickHouse settings that bound every query of a table, and forbid half an answer."""
     return {
+        **WHOLE_ANSWER,
         "max_threads": spec.source.limits.threads,
         "max_memory_usage": spec.source.limits.memory,
         "max_execution_time": spec.source.limits.timeout_s,

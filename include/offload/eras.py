@@ -6,8 +6,8 @@ difference; a column that was shipped and differs is one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
@@ -18,7 +18,7 @@ from include.offload.ledger.history import PastProjection, past_projection
 from include.offload.ledger.store import Head
 from include.offload.model import ProjectedColumn, Projection
 from include.offload.planning import LedgerWindow
-from include.offload.windows import Grid, Span
+from include.offload.windows import Grid, Span, subtract
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,12 @@ def eras(ctx: Context, head: Head, table: Table, projection: Projection, grid: G
         names = set() if past is None else _names_now(table, past)
         held[print_] = tuple(c for c in projection.columns if c.name in names)
     return _cut(shipped, held, projection.columns, grid, span)
+
+
+def without(known: Sequence[Era], left_out: Sequence[Span]) -> tuple[Era, ...]:
+    """The eras without the spans that are not compared; one of which nothing is left is gone."""
+    cut = [replace(e, spans=tuple(part for s in e.spans for part in subtract(s, left_out))) for e in known]
+    return tuple(e for e in cut if e.spans)
 
 
 def _names_now(table: Table, past: PastProjection) -> set[str]:

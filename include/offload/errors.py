@@ -108,6 +108,11 @@ SCHEMA_NEEDS_ACCEPT = _kind(
 TARGET_ROWS_REMOVED = _kind(
     "OFL-311", "somebody else removed or changed rows of the Iceberg table", "bin/offload ledger rebuild {table}"
 )
+TARGET_ROWS_ADDED = _kind(
+    "OFL-312",
+    "a window to replace holds rows in Iceberg that were never shipped",
+    "bin/offload run {table} --force over that range drops them, bin/offload ledger rebuild {table} keeps them",
+)
 # 4xx: the protocol
 PLAN_UNKNOWN = _kind("OFL-401", "the ledger does not know this plan", "clear check_extent to plan again")
 PLAN_SUPERSEDED = _kind(

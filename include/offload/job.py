@@ -20,6 +20,7 @@ from include.offload.errors import (
     RANGE_REFUSED,
     SOURCE_CHANGED_IDENTITY,
     SOURCE_COLUMNS_CHANGED,
+    TARGET_ROWS_ADDED,
     OffloadError,
 )
 from include.offload.lake import rewriting
@@ -37,7 +38,7 @@ from include.offload.source.extent import ExtentQuery
 from include.offload.source.projection import record_value
 from include.offload.source.sql import WINDOW, spans_sql, window_sql
 from include.offload.spec.model import TableSpec
-from include.offload.windows import Grid, Span, subtract
+from include.offload.windows import Grid, Span, from_us, subtract
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,9 @@ def ship(ctx: Context, plan_id: uuid.UUID, run_tasks: RunTasks, ready: Callable[
     spec = TableSpec.model_validate_json(plan.spec_json)
     if not plan.touches_lake:
         return Outcome(plan_id, "nothing", None, 0, 0, 0, (), (), plan.watermark_after, 0.0)
+    if status == "committed":
+        # whatever became of the table since: nothing is made again here
+        return _already(ctx, plan, None, started)
     if status == "superseded":
         raise OffloadError(PLAN_SUPERSEDED, f"the ledger holds plan {plan_id} as superseded", table=plan.table)
     table = find_table(ctx.catalog, plan.target.identifier, plan.table)
@@ -70,8 +74,6 @@ def ship(ctx: Context, plan_id: uuid.UUID, run_tasks: RunTasks, ready: Callable[
         raise OffloadError(
             PLAN_SUPERSEDED, f"the table {plan.target.uuid} that it was planned for is gone", table=plan.table
         )
-    if status == "committed":
-        return _already(ctx, plan, None, started)
     marker = guard(table, plan)
     if marker is not None and marker.plan == plan_id:
         return _already(ctx, plan, marker.attempt, started)
@@ -80,7 +82,8 @@ def ship(ctx: Context, plan_id: uuid.UUID, run_tasks: RunTasks, ready: Callable[
         # the first plan could not freeze a table that was not there; its files are written for this one (rule 1)
         plan = replace(plan, target=target_of(table))
     attempt = uuid.uuid4()
-    ready()
+    if plan.slices:
+        ready()
     started = time.monotonic()
     files, pending = _read(ctx, spec, plan, table, attempt, run_tasks)
     outcome = _outcome(plan, files, pending, time.monotonic() - started)
@@ -332,6 +335,14 @@ def _replacement(table: Table, plan: Plan, pending: set[int], attempt: uuid.UUID
         return Replacement()
     found = find_replacement(table, plan.table, plan.cursor, [grid.span(w.window) for w in windows], attempt)
     expected = sum(w.ledger_rows or 0 for w in windows)
+    if found.rows_removed > expected and not plan.force:
+        lo, hi = (from_us(grid.span(pick(w.window for w in windows)).lo) for pick in (min, max))
+        raise OffloadError(
+            TARGET_ROWS_ADDED,
+            f"{found.rows_removed} rows, shipped were {expected}, in windows from {lo:%Y-%m-%dT%H:%M:%SZ}"
+            f" to {hi:%Y-%m-%dT%H:%M:%SZ}",
+            table=plan.table,
+        )
     if found.rows_removed != expected:
         log.warning("the lake held %d rows in the replaced windows, the ledger %d", found.rows_removed, expected)
     return found

@@ -282,6 +282,8 @@ class Plan:
     created_us: int
     evolution: Evolution | None = None
     """How the commit changes the Iceberg schema; None: it stays."""
+    force: bool = False
+    """Windows are replaced also where nothing changed, and whatever else the lake holds in them goes."""
 
     @property
     def touches_lake(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pyiceberg.table import Table
@@ -129,6 +129,7 @@ def rebuild(ctx: Context, spec: TableSpec, *, foreign: bool = False) -> Rebuilt:
         expiries = _expiries(client, table, spec, expiry, found)
         partition = in_lake_order(partition_columns(spec, projection), table)
         now = client.now_us()
+        expiries = dict(expiries) | _of_another_source(client, table, spec, source.identity, found)
     windows = [WindowState(w.window, w.rows, w.hash, expiries.get(w.window)) for w in found.values()]
     entries, origin = account(windows, marker.watermark_us, spec.start_us, spec.horizon_us, grid)
     known = ctx.ledger.head(spec.identity)
@@ -212,6 +213,23 @@ def _newest(ctx: Context, table: Table, spec: TableSpec) -> Marker:
         snapshot_id=head.snapshot_id or 0,
         sequence_number=head.sequence_number or 0,
     )
+
+
+def _of_another_source(
+    client: Client, table: Table, spec: TableSpec, identity: str, found: Mapping[int, WindowState]
+) -> dict[int, int]:
+    """Windows of which the source holds fewer rows than the lake, when a marker names another source (rule 2).
+
+    They get EXPIRED_LONG_AGO, as `accept_source` gives them: a source that was made again has deleted nothing.
+    """
+    if not found or markers.sources(table) <= {identity}:
+        return {}
+    grid = Grid(spec.window_us)
+    now = source_rows(client, spec, Span(grid.span(min(found)).lo, grid.span(max(found)).hi))
+    gone = {n: EXPIRED_LONG_AGO for n, w in found.items() if now.get(n, 0) < w.rows}
+    if gone:
+        log.warning("%s was shipped from another source; %d windows stay as they are", spec.identity, len(gone))
+    return gone
 
 
 def account(

@@ -11,6 +11,9 @@ from include.offload.windows import Grid, Span, merge
 MIN_ROWS = 250_000
 """Below this a slice is not cut further for parallelism: a query and a file cost more than they save."""
 
+MAX_SPANS = 500
+"""Of one slice: every span that stands apart is a condition of its query, which ClickHouse parses and plans with."""
+
 
 def rows_per_slice(total_rows: int, *, max_rows: int, max_bytes: int, bytes_per_row: float, concurrency: int) -> int:
     """How many rows one slice should hold: an even share a task, within the limits of the spec."""
@@ -47,13 +50,15 @@ def cut(
     slices: list[Slice] = []
     for partition in sorted(by_partition, key=repr):
         group: list[Cell] = []
-        rows = 0
+        rows = apart = 0
         for cell in sorted(by_partition[partition], key=lambda c: c.window):
-            if group and rows + cell.rows > target_rows:
+            alone = actions[cell.window] is Action.REPLACE and not (group and cell.window == group[-1].window + 1)
+            if group and (rows + cell.rows > target_rows or apart + alone > MAX_SPANS):
                 slices.append(_slice(len(slices), partition, group, actions, append, grid))
-                group, rows = [], 0
+                group, rows, apart = [], 0, 0
             group.append(cell)
             rows += cell.rows
+            apart += alone
         if group:
             slices.append(_slice(len(slices), partition, group, actions, append, grid))
     return tuple(slices)

@@ -21,17 +21,17 @@ import pyarrow.compute as pc
 from pyiceberg.table import Table
 
 from include.offload.context import Context
-from include.offload.eras import Era, eras
+from include.offload.eras import Era, eras, without
 from include.offload.errors import RANGE_REFUSED, TARGET_MISSING, OffloadError
 from include.offload.lake.catalog import find_table
 from include.offload.lake.evolution import project_onto
 from include.offload.lake.rewriting import cursor_filter
-from include.offload.model import ProjectedColumn, Projection, WindowState
+from include.offload.model import EXPIRED_LONG_AGO, ProjectedColumn, Projection, WindowState
 from include.offload.source.client import Client
 from include.offload.source.describe import describe
 from include.offload.source.sql import WINDOW, literal, quote, spans_sql, window_sql
 from include.offload.spec.model import TableSpec
-from include.offload.windows import Grid, Span
+from include.offload.windows import Grid, Span, merge, subtract
 
 NUMERIC = ("int", "long", "float", "double", "decimal")
 EXACT = decimal.Context(prec=100)
@@ -78,7 +78,10 @@ class OlderWindows:
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """What verify found in `span`. `skipped_before_us`: windows before it have begun to expire in ClickHouse."""
+    """What verify found in `span`. `skipped_before_us`: windows before it have begun to expire in ClickHouse.
+
+    `left_out`: within `span`, what is not compared: of it ClickHouse no longer holds all, as a recovery found.
+    """
 
     table: str
     span: Span
@@ -93,6 +96,7 @@ class VerifyReport:
     seconds: float
     older: tuple[OlderWindows, ...] = ()
     """Windows that were shipped before a column was: there that column is not compared."""
+    left_out: tuple[Span, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -130,7 +134,7 @@ def verify(ctx: Context, spec: TableSpec, from_us: int | None = None, to_us: int
             grid.floor(from_us) if from_us is not None else head.origin_us,
             min(grid.ceil(to_us), head.watermark_us) if to_us is not None else head.watermark_us,
         )
-        span, skipped = _unexpired(ctx, spec, asked, client.now_us())
+        span, skipped, left_out = _unexpired(ctx, spec, asked, client.now_us())
         described = describe(client, spec.source.database, spec.source.table, spec.identity)
         projection = project_onto(spec, described, table)
         source = f"{quote(spec.source.database)}.{quote(spec.source.table)}{' FINAL' if spec.source.final else ''}"
@@ -138,7 +142,7 @@ def verify(ctx: Context, spec: TableSpec, from_us: int | None = None, to_us: int
             if _windows(client, source, spec.cursor, grid, "0", [span]):
                 raise OffloadError(TARGET_MISSING, f"{spec.target.namespace}.{spec.target.table}", table=spec.identity)
             return VerifyReport(spec.identity, span, skipped, 0, 0, 0, 0, (), (), None, time.monotonic() - started)
-        known = eras(ctx, head, table, projection, grid, span)
+        known = without(eras(ctx, head, table, projection, grid, span), left_out)
         ours: dict[int, WindowState] = {}
         theirs: dict[int, WindowState] = {}
         sums = _Sums(projection.columns)
@@ -160,6 +164,7 @@ def verify(ctx: Context, spec: TableSpec, from_us: int | None = None, to_us: int
         snapshot_id=table.metadata.current_snapshot_id,
         seconds=time.monotonic() - started,
         older=tuple(_older(e, projection) for e in known if len(e.columns) < len(projection.columns)),
+        left_out=left_out,
     )
 
 
@@ -168,20 +173,25 @@ def _older(era: Era, projection: Projection) -> OlderWindows:
     return OlderWindows(era.windows, without, bool(era.columns))
 
 
-def _unexpired(ctx: Context, spec: TableSpec, asked: Span, now_us: int) -> tuple[Span, int | None]:
-    """The part of a range after the last window that has begun to expire; the ledger knows when each one does."""
+def _unexpired(ctx: Context, spec: TableSpec, asked: Span, now_us: int) -> tuple[Span, int | None, tuple[Span, ...]]:
+    """The part of a range after the last window that has begun to expire; the ledger knows when each one does.
+
+    And what of that part is to be left out: a window that a recovery marked says nothing of those before it.
+    """
     head = ctx.ledger.head(spec.identity)
     if head is None or asked.hi <= asked.lo:
         raise OffloadError(RANGE_REFUSED, f"nothing was offloaded in {asked.lo}..{asked.hi} µs", table=spec.identity)
     grid = Grid(spec.window_us)
     shipped, _ = ctx.ledger.windows(head, grid, [asked])
     gone = [n for n, w in shipped.items() if w.state.expiry_us is not None and w.state.expiry_us <= now_us]
-    if not gone:
-        return asked, None
-    lo = grid.span(max(gone)).hi
-    if lo >= asked.hi:
+    marked = {n for n in gone if shipped[n].state.expiry_us == EXPIRED_LONG_AGO}
+    expired = [n for n in gone if n not in marked]
+    lo = grid.span(max(expired)).hi if expired else None
+    span = asked if lo is None else Span(max(lo, asked.lo), asked.hi)
+    left_out = merge(s for s in map(grid.span, marked) if s.overlaps(span))
+    if span.hi <= span.lo or not any(subtract(span, left_out)):
         raise OffloadError(RANGE_REFUSED, "all of it has begun to expire in ClickHouse", table=spec.identity)
-    return Span(max(lo, asked.lo), asked.hi), lo
+    return span, lo, left_out
 
 
 def lake_source(table: Table) -> str:

@@ -5,11 +5,13 @@ Airflow writes an asset event for every declared outlet whenever a task succeeds
 they are stored in the same transaction as the task's success, so neither a crash nor a clear can lose or
 double one.
 
-A plan whose run died after its commit is recorded by the next run, and announced by it too, through the alias.
+A plan whose run died after its commit is recorded by the next run, and announced by it too, through the alias; so
+are those of several runs in a row that died.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -17,13 +19,17 @@ from uuid import UUID
 from airflow.sdk import Asset, AssetAlias, Context
 from airflow.sdk.execution_time.context import InletEventsAccessor
 
+from include.offload.errors import PLAN_UNKNOWN, OffloadError
 from include.offload.spec.model import TableSpec
 from include.offload.windows import from_us
 
 if TYPE_CHECKING:
     from include.offload.context import Context as Servers
+    from include.offload.ledger import Ledger
     from include.offload.model import Plan
 
+MAX_UNANNOUNCED = 20
+"""How far back a run looks for plans that landed and that no run lived to announce: five hours of runs that died."""
 CLOCK_MARGIN = timedelta(days=1)
 """A plan's events are younger than the plan; the margin forgives clocks that differ."""
 
@@ -82,22 +88,43 @@ def landed(servers: Servers, plan: Plan) -> dict[str, Any]:
 
 
 def announce(context: Context, asset: Asset, servers: Servers, plan_id: UUID) -> tuple[dict[str, Any], list[str]]:
-    """Let this task's success announce the plan, and the one before it, unless they were announced before.
+    """Let this task's success announce the plan, and those before it that nobody announced.
 
     Returns what is said of the plan, and the ids of the plans that will be announced.
     """
     plan, _ = servers.ledger.plan(plan_id)
-    before = servers.ledger.plan(plan.predecessor)[0] if plan.predecessor else None
-    since = from_us(min(p.created_us for p in (plan, before) if p is not None))
-    known, told, said = announced(asset, since), [], landed(servers, plan)
-    if str(plan_id) in known:
+    told, said = [], landed(servers, plan)
+    if str(plan_id) in announced(asset, from_us(plan.created_us)):
         # Airflow announces what the task declares at its end: take the declaration back for this try
         task = context["ti"].task
         task.outlets = [outlet for outlet in task.outlets if outlet != asset]
     else:
         context["outlet_events"][asset].extra = said
         told.append(str(plan_id))
-    if before is not None and str(before.plan_id) not in known:
+    for before in unannounced(servers.ledger, plan, lambda since: announced(asset, since)):
         context["outlet_events"][alias_of(asset)].add(asset, extra=landed(servers, before))
         told.append(str(before.plan_id))
     return said, told
+
+
+def unannounced(ledger: Ledger, plan: Plan, known: Callable[[datetime], set[str]]) -> list[Plan]:
+    """The plans before this one, up to the first that was announced, newest first; those without rows are left out.
+
+    known: the ids of the plans that were announced since an instant. The chain ends where a lost ledger began.
+    """
+    found: list[Plan] = []
+    for _ in range(MAX_UNANNOUNCED):
+        if plan.predecessor is None:
+            break
+        try:
+            plan, _ = ledger.plan(plan.predecessor)
+        except OffloadError as error:
+            if error.kind is not PLAN_UNKNOWN:
+                raise
+            break
+        if not plan.touches_lake:
+            continue
+        if str(plan.plan_id) in known(from_us(plan.created_us)):
+            break
+        found.append(plan)
+    return found

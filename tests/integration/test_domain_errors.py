@@ -19,6 +19,7 @@ from include.offload.errors import (
     SCHEMA_NEEDS_ACCEPT,
     SETTING_MISSING,
     SOURCE_COLUMN_MISSING,
+    SOURCE_QUERY_FAILED,
     SOURCE_REFUSED_LOGIN,
     SOURCE_TABLE_MISSING,
     SOURCE_UNREACHABLE,
@@ -28,6 +29,7 @@ from include.offload.errors import (
     OffloadError,
 )
 from include.offload.settings import Settings, load
+from include.offload.source.client import Client
 from tests.support.domain import DDL, SPEC, Domain, DomainTable, MakeDomainTable
 
 pytestmark = pytest.mark.timeout(120)
@@ -207,8 +209,6 @@ def test_a_column_that_is_dropped_in_clickhouse_is_refused_until_somebody_accept
 
 def test_a_query_that_needs_too_much_memory_fails_cleanly(table: MakeDomainTable) -> None:
     """The source is protected by the spec's limits; what does not fit is refused, not taken."""
-    from include.offload.errors import SOURCE_QUERY_FAILED
-
     t = table()
     t.fill(0)
     t.sql("INSERT INTO {table} SELECT ts, id, sym, price, size, repeat('x', 1000000), tags FROM {table}")
@@ -218,6 +218,34 @@ def test_a_query_that_needs_too_much_memory_fails_cleanly(table: MakeDomainTable
     error = refused(t, lambda: t.check(spec=tight), SOURCE_QUERY_FAILED)
     assert "MEMORY_LIMIT_EXCEEDED" in error.cause or "memory limit" in error.cause.lower()
     assert t.run().rows == 20
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        {"max_rows_to_group_by": 1, "group_by_overflow_mode": "any"},
+        {"max_rows_to_read": 5, "read_overflow_mode": "break", "max_threads": 1, "max_block_size": 1},
+        {"max_result_rows": 1, "result_overflow_mode": "break", "max_block_size": 1},
+        {"limit": 1},
+        {"offset": 1},
+    ],
+    ids=lambda p: next(iter(p)),
+)
+def test_a_profile_that_cuts_answers_short_loses_no_row(
+    table: MakeDomainTable, monkeypatch: pytest.MonkeyPatch, profile: dict[str, object]
+) -> None:
+    """Settings that a user's profile may hold; those of a query win over it. All rows come, or none and an error."""
+    t = table().fill(0, 1).fill(2, sym="b")
+    own = Client._per_query
+    with monkeypatch.context() as patch:
+        patch.setattr(Client, "_per_query", lambda self: profile | own(self))
+        try:
+            assert t.run().rows == 30
+        except OffloadError as error:
+            assert error.kind is SOURCE_QUERY_FAILED, error
+            assert not t.exists()
+    t.run()
+    assert t.lake_ids() == t.source_ids()
 
 
 # ---- ledger ----------------------------------------------------------------------------------------------------------

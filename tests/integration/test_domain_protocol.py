@@ -24,6 +24,8 @@ from include.offload.errors import (
     SCHEMA_NEEDS_ACCEPT,
     TARGET_CHANGED,
     TARGET_ROLLED_BACK,
+    TARGET_ROWS_ADDED,
+    TARGET_ROWS_REMOVED,
     ErrorKind,
     OffloadError,
 )
@@ -35,10 +37,14 @@ from tests.support.domain import Domain, DomainTable, MakeDomainTable, inline, m
 pytestmark = pytest.mark.timeout(120)
 
 
-def refusal(act: Callable[[], object]) -> ErrorKind:
-    with pytest.raises(OffloadError) as refused:
+def refused(act: Callable[[], object]) -> OffloadError:
+    with pytest.raises(OffloadError) as refusal:
         act()
-    return refused.value.kind
+    return refusal.value
+
+
+def refusal(act: Callable[[], object]) -> ErrorKind:
+    return refused(act).kind
 
 
 # ---- clearing and repeating ------------------------------------------------------------------------------------------
@@ -114,6 +120,46 @@ def test_a_commit_can_not_be_faked(table: MakeDomainTable) -> None:
     assert refusal(lambda: t.watermark(plan)) is PLAN_SUPERSEDED
     assert t.plan_status(plan) == "open"
     assert t.run().rows == 10
+
+
+def test_a_plan_without_rows_that_a_rebuild_closed_writes_nothing(table: MakeDomainTable) -> None:
+    """Rules 17 and 22: superseded is no success, for the plans too that touch only the ledger."""
+    from include.offload.recovery import rebuild
+
+    t = table().fill(0)
+    t.run()
+    plan = t.check().plan
+    assert not plan.touches_lake
+    rebuild(t.ctx, t.spec)
+    before = t.ctx.ledger.head(t.identity)
+    assert refusal(lambda: t.watermark(plan.plan_id)) is PLAN_SUPERSEDED
+    assert t.plan_status(plan.plan_id) == "superseded"
+    assert t.ctx.ledger.head(t.identity) == before
+
+
+def test_a_retry_that_finds_all_recorded_ends_the_failure_that_was_counted(table: MakeDomainTable) -> None:
+    def state() -> tuple[object, ...]:
+        columns = "SELECT status, failure_count, last_error FROM offload.watermarks WHERE table_name = %s"
+        return t.domain.ledger(columns, t.identity)[0]
+
+    t = table().fill(0)
+    first = t.run().check.plan.plan_id
+    t.fill(2)
+    newest = t.run().check.plan.plan_id
+    t.ctx.ledger.failed(t.identity, "died after it had written")
+    t.watermark(first)
+    assert state() == ("failed", 1, "died after it had written"), "an older run says nothing of the newest"
+    assert not t.watermark(newest).emitted
+    assert state() == ("success", 0, None)
+
+
+def test_a_recorded_plan_whose_table_was_dropped_does_not_make_it_again(table: MakeDomainTable) -> None:
+    t = table().fill(0)
+    plan = t.run().check.plan.plan_id
+    t.ctx.catalog.drop_table(t.target)
+    assert t.ship(plan).status == "already-committed"
+    assert not t.exists()
+    t.unverifiable = "the lake's table was dropped"
 
 
 def test_an_unknown_plan_is_refused(table: MakeDomainTable) -> None:
@@ -297,6 +343,25 @@ def test_a_foreign_append_between_plan_and_commit_is_rebased_over(
     t.unverifiable = "it holds two foreign rows, which the ledger does not count"
 
 
+def test_foreign_rows_in_a_window_that_is_replaced_are_not_dropped_unasked(table: MakeDomainTable) -> None:
+    """Rule 19: more rows than were ever shipped; a forced range drops them, and says so by being asked for."""
+    t = table().fill(0, 1)
+    t.run()
+    t.lake().append(foreign_row(t, days=0))
+    t.insert(1, rows=1)
+    assert t.run().rows == 11, "another window is no concern"
+    t.insert(0, rows=1).fill(3)
+    plan = t.check().plan.plan_id
+    before = t.snapshots()
+    error = refused(lambda: t.ship(plan))
+    assert error.kind is TARGET_ROWS_ADDED
+    assert "11 rows, shipped were 10" in error.cause
+    assert t.snapshots() == before
+    assert t.run(from_us=t.at(0), to_us=t.at(1), force=True).rows == 11
+    assert t.run().rows == 10
+    assert t.lake_ids() == t.source_ids()
+
+
 def test_a_zombie_s_commit_that_comes_while_ours_is_on_its_way_is_not_rebased_over(
     table: MakeDomainTable, faulty: tuple[Context, Faulty]
 ) -> None:
@@ -384,6 +449,55 @@ def test_rule_4_a_roll_back_hidden_behind_a_foreign_append_is_seen(table: MakeDo
     assert t.lake_ids() == [-30, *t.source_ids()]
     t.consistent()
     t.unverifiable = "a rebuild counts what the lake holds, the foreign row too"
+
+
+def deleted(t: DomainTable) -> None:
+    t.lake().delete("id > 0")
+
+
+def overwritten(t: DomainTable) -> None:
+    t.lake().overwrite(foreign_row(t))
+
+
+def created_or_replaced(t: DomainTable) -> None:
+    """What CREATE OR REPLACE leaves: UUID and properties, and a history of its own with later sequence numbers."""
+    row = foreign_row(t)
+    t.lake().manage_snapshots().remove_branch("main").commit()
+    t.lake().append(row)
+    newest = t.snapshots()[-1]
+    assert newest.parent_snapshot_id is None
+    assert len(t.snapshots()) > 1
+
+
+@pytest.mark.parametrize(
+    ("act", "kind", "foreign"),
+    [
+        (deleted, TARGET_ROWS_REMOVED, []),
+        (overwritten, TARGET_ROWS_REMOVED, [-30]),
+        (created_or_replaced, TARGET_ROLLED_BACK, [-30]),
+    ],
+)
+def test_rule_4_rows_that_another_writer_takes_away_are_refused_until_the_ledger_is_rebuilt(
+    table: MakeDomainTable, act: Callable[[DomainTable], None], kind: ErrorKind, foreign: list[int]
+) -> None:
+    """Before planning and before committing; the rebuild's own marker is what the next walk ends at."""
+    from include.offload.recovery import rebuild
+
+    t = table().fill(0, 1)
+    t.run()
+    t.fill(3)
+    plan = t.check().plan.plan_id
+    act(t)
+    t.lake().append(foreign_row(t, days=60))
+    assert refusal(lambda: t.ship(plan)) is kind
+    assert refusal(t.check) is kind
+    assert rebuild(t.ctx, t.spec).rows == len(foreign) + 1
+    assert refusal(lambda: t.ship(plan)) is PLAN_SUPERSEDED
+    assert t.run().rows == 30
+    assert t.lake_ids() == [-60, *foreign, *t.source_ids()]
+    assert t.run().rows == 0
+    t.consistent()
+    t.unverifiable = "a rebuild counts what the lake holds, the foreign rows too"
 
 
 def test_a_table_that_was_dropped_and_made_again_by_others_is_refused(table: MakeDomainTable) -> None:

@@ -24,6 +24,8 @@ from include.offload.errors import (
 from include.offload.ledger.migrate import downgrade, upgrade
 from include.offload.planning import Leave
 from include.offload.recovery import accept_source, rebuild, take_over
+from include.offload.verify import verify
+from include.offload.windows import Span
 from tests.support.domain import DDL, SPEC, DomainTable, MakeDomainTable
 from tests.support.ledgers import MakeLedger, check_end, with_ledger
 
@@ -248,6 +250,44 @@ def test_accepting_an_emptied_source_keeps_what_the_lake_holds(table: MakeDomain
     assert t.run().rows == 0
     t.consistent()
     t.unverifiable = "verified above; by now its oldest windows are in the lake only"
+
+
+@pytest.mark.parametrize("deletes", ["keep", "follow"])
+def test_rule_2_a_rebuild_on_a_source_that_was_made_again_keeps_what_the_lake_holds(
+    table: MakeDomainTable, ledger: Callable[[], Context], deletes: str
+) -> None:
+    """The ledger is lost, and with it what it knew of the source: the markers know. Also when it is lost once more."""
+    ctx = ledger()
+    t = with_ledger(table(f"deletes: {deletes}\n").fill(0, 1, 2), ctx)
+    t.run()
+    make_again(t)
+    t.insert(1, rows=3).fill(4)
+    for first in (True, False):
+        lose(ctx)
+        rebuild(ctx, t.spec)
+        run = t.run()
+        assert run.rows == (10 if first else 0)
+        assert {x.reason for x in run.check.left} <= {Leave.SHRUNK, Leave.EXPIRING}
+        assert len(run.check.left) == 3
+        assert t.lake_ids() == [*range(1, 31), *range(34, 44)]
+
+
+def test_verify_leaves_out_only_the_windows_that_a_recovery_marked(table: MakeDomainTable) -> None:
+    """What lies before them is compared as ever."""
+    t = table().fill(0, 2, 4)
+    t.run()
+    t.mutate(f"DELETE WHERE ts >= fromUnixTimestamp64Micro(toInt64({t.at(2)})) AND id % 2 = 0 AND id <= 20")
+    assert accept_source(t.ctx, t.spec).kept == 1
+    left_out = (Span(t.at(2), t.at(3)),)
+    assert t.verified().left_out == left_out
+    t.mutate("UPDATE size = size + 1 WHERE id = 3")
+    report = verify(t.ctx, t.spec)
+    assert [d.source.window for d in report.differences] == [t.number(0)]
+    assert not all(s.equal for s in report.sums), "PyIceberg sees it too"
+    assert t.run().rows == 10
+    assert t.verified().left_out == left_out
+    with pytest.raises(OffloadError, match="begun to expire"):
+        verify(t.ctx, t.spec, t.at(2), t.at(3))
 
 
 def test_what_is_frozen_for_a_table_does_not_change_by_editing_the_spec(table: MakeDomainTable) -> None:

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
+import subprocess
+import time
 import uuid
+from pathlib import Path
 
 import pytest
 from pyiceberg.table.snapshots import Operation
 
 from include.offload.errors import RANGE_REFUSED, OffloadError
+from include.offload.job import count_windows
 from include.offload.model import Action
 from include.offload.planning import Leave
+from include.offload.settings import ROOT
+from include.offload.slicing import MAX_SPANS
+from include.offload.steps import ship
 from include.offload.windows import Span, from_us
-from tests.support.domain import SPEC, WINDOW_US, Domain, MakeDomainTable, meanwhile, said, spark_submit
+from tests.support.domain import SPEC, WINDOW_US, Domain, MakeDomainTable, inline, meanwhile, said, spark_submit
 
 pytestmark = pytest.mark.timeout(120)
+APART = 1_900
+"""Windows; 1,700 fill the 262,144 bytes that a query may have by default."""
 
 
 def test_the_first_run_ships_everything_that_is_settled(table: MakeDomainTable) -> None:
@@ -255,6 +267,54 @@ def test_a_range_without_a_settled_window_is_refused(table: MakeDomainTable, dom
     assert refused.value.kind is RANGE_REFUSED
 
 
+def test_a_backlog_larger_than_a_plan_lands_over_several_runs_without_a_gap(table: MakeDomainTable) -> None:
+    """Rule 7: rows bound a plan, over all windows together; the watermark moves each time. One window always fits."""
+    t = table("plan: {rows: 25}\n").fill(0, 1, 2).insert(4, rows=40).fill(5)
+    marks: list[int] = []
+    for rows in (20, 10, 40, 10):
+        run = t.run()
+        assert run.rows == rows
+        assert t.lake_ids() == t.source_ids()[: len(t.lake_ids())], "the oldest first"
+        marks.append(run.watermark.watermark_us or 0)
+        t.consistent()
+    assert marks[:3] == [t.at(2), t.at(4), t.at(5)]
+    assert marks == sorted(set(marks))
+    assert t.run().rows == 0
+    # late rows in windows that stand apart are bounded no less than those that follow
+    t.insert(0, rows=1).insert(5, rows=1)
+    assert t.run().rows == 22
+
+
+def test_thousands_of_windows_that_stand_apart_are_replaced_in_one_run(table: MakeDomainTable) -> None:
+    """In every second window of one second a row came late: to name them all, ClickHouse's default is too short."""
+    t = table(spec=SPEC.replace("window: 5m", "window: 1s"))
+    for first in (0, 10_000):
+        t.sql(
+            "INSERT INTO {table} (ts, id, sym) SELECT"
+            f" fromUnixTimestamp64Micro(toInt64({t.at(0)} + number * 2000000), 'UTC'), number + {first}, 'a'"
+            f" FROM numbers({APART})"
+        )
+        run = t.run()
+    assert [w.action for w in run.check.plan.windows] == [Action.REPLACE] * APART
+    assert max(len(s.spans) for s in run.check.plan.slices) <= MAX_SPANS
+    with t.ctx.connect(t.spec, "all at once") as client:
+        counted = count_windows(client, t.spec, run.check.plan, [s for x in run.check.plan.slices for s in x.spans])
+    assert counted == dict.fromkeys(counted, 2)
+    assert len(counted) == APART, "the audit counts them all in one query"
+    assert t.lake_ids() == t.source_ids()
+
+
+def test_a_replace_without_rows_does_not_wait_for_spark(table: MakeDomainTable) -> None:
+    t = table("deletes: follow\n").fill(0)
+    t.run()
+    t.mutate("DELETE WHERE true")
+    plan = t.check().plan
+    waited: list[bool] = []
+    assert ship(t.ctx, plan.plan_id, inline, lambda: waited.append(True)).status == "committed"
+    t.watermark(plan.plan_id)
+    assert (t.lake_ids(), waited) == ([], [])
+
+
 # ---- the same with the real Spark job --------------------------------------------------------------------------------
 
 
@@ -279,3 +339,35 @@ def test_the_real_spark_job_says_what_it_refuses(domain: Domain) -> None:
     assert done.returncode == 1
     assert error["id"] == "OFL-401"
     assert str(unknown) in error["message"]
+
+
+def test_the_real_spark_job_says_a_refusal_while_spark_is_still_starting(domain: Domain, tmp_path: Path) -> None:
+    """With a master that takes connections and never answers, Spark starts for a minute; the ledger answers at once."""
+    from local.spark import spark_env, spark_submit_command
+
+    command = [w for w in spark_submit_command() if w not in {"--master", "local[2]"}]
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        master = f"spark://127.0.0.1:{silent.getsockname()[1]}"
+        job = [str(ROOT / "spark_jobs" / "offload.py"), "--plan", str(uuid.uuid4())]
+        said_so, log = tmp_path / "out", tmp_path / "log"
+        with said_so.open("w") as out, log.open("w") as err:
+            running = subprocess.Popen(
+                [*command, "--master", master, *job],
+                env={**os.environ, **spark_env()},
+                cwd=domain.servers.home,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+            )
+        try:
+            until = time.monotonic() + 60
+            while "OFFLOAD_ERROR" not in said_so.read_text():
+                assert time.monotonic() < until, log.read_text()[-2000:]
+                time.sleep(0.1)
+            assert running.poll() is None, "Spark had started, or failed to: nothing was shown"
+            assert "OFL-401" in said_so.read_text()
+        finally:
+            os.killpg(running.pid, signal.SIGKILL)
+            running.wait(20)

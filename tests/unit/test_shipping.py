@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 import uuid
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.offload.errors import SOURCE_STREAM_BROKEN, OffloadError
-from include.offload.lake.shipping import END_OF_STREAM, SliceTask, _add, batches, slice_sql
+from include.offload.lake.shipping import END_OF_STREAM, SliceTask, _add, _count, _counters, batches, slice_sql
 from include.offload.model import PartitionColumn, Plan, ProjectedColumn, Projection, Slice, Target, WindowState
 from include.offload.source.client import Endpoint
 from include.offload.windows import Span
@@ -52,6 +53,28 @@ def test_a_whole_stream_is_read_whole() -> None:
     assert [b.num_rows for b in read(stream(3, 0, 5))] == [3, 0, 5]
     assert read(stream()) == []
     assert stream(3)[-8:] == END_OF_STREAM
+
+
+def test_what_is_kept_to_be_counted_does_not_keep_the_rows_it_came_with() -> None:
+    """Rows may be wide: 40 MB pass here, of which 16 bytes a row are counted."""
+    schema = pa.schema([("s", pa.string()), ("h", pa.uint64()), ("w", pa.int64())])
+    batch = pa.record_batch([["x" * 10_000] * 400, list(range(400)), [7] * 400], schema=schema)
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, schema) as writer:
+        for _ in range(10):
+            writer.write_batch(batch)
+    data = io.BytesIO(sink.getvalue())
+    tracemalloc.start()
+    try:
+        counted = [_counters(b, 1) for b in batches(data, "k2.trades")]
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 10_000_000, "one message may still be there, all ten not"
+    assert sum(c.num_rows for c in counted) == 4_000
+    windows: dict[int, WindowState] = {}
+    _count(windows, counted)
+    assert windows == {7: WindowState(7, 4_000, 10 * sum(range(400)))}
 
 
 def test_a_stream_cut_at_any_byte_is_refused() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.offload.model import Action, Cell, PartitionValue, PlannedWindow
-from include.offload.slicing import MIN_ROWS, cut, lanes, rows_per_slice
+from include.offload.slicing import MAX_SPANS, MIN_ROWS, cut, lanes, rows_per_slice
 from include.offload.windows import Grid, Span
 
 GRID = Grid(10)
@@ -194,3 +194,13 @@ def test_lanes_hold_every_slice_and_are_no_more_than_allowed(rows: list[int], co
 def test_no_slice_waits_while_a_lane_is_free() -> None:
     assert sorted(lanes([5, 1, 9], 3)) == [0, 1, 2]
     assert lanes([2_000_000, 1_300_000, 700_000], 2) == [0, 1, 1]
+
+
+def test_windows_that_stand_apart_are_bounded_in_each_slice() -> None:
+    """Each of them is a condition of the slice's query; those that follow one another are one."""
+    apart = range(0, 3 * MAX_SPANS, 2)
+    spread = cut([cell(n, 1) for n in apart], [planned(n, Action.REPLACE, 1) for n in apart], [], GRID, 10**9)
+    assert [len(s.spans) for s in spread] == [MAX_SPANS, MAX_SPANS // 2]
+    close = range(3 * MAX_SPANS)
+    (one,) = cut([cell(n, 1) for n in close], [planned(n, Action.REPLACE, 1) for n in close], [], GRID, 10**9)
+    assert len(one.spans) == 1

@@ -107,6 +107,12 @@ def recover(table: Table) -> Marker | None:
     return None
 
 
+def sources(table: Table) -> set[str]:
+    """Every source that a marker of this table names, as far back as summaries are kept."""
+    named = [s.summary.additional_properties for s in table.metadata.snapshots if s.summary]
+    return {p[f"{PREFIX}source"] for p in (*named, table.properties) if p.get(f"{PREFIX}source")}
+
+
 def check_history(table: Table, marker: Marker, identity: str) -> None:
     """Walk main back to the marker's snapshot (rule 4); where expiry cut the history off, the walk ends well.
 

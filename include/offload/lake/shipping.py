@@ -136,7 +136,7 @@ def ship(task: SliceTask) -> ShippedFile:
             with reaching(task.table), ParquetSink(io, path, schema, task.table_properties) as sink:
                 counted: list[pa.RecordBatch] = []
                 for batch in batches(stream, task.table):
-                    counted.append(batch.select([width, width + 1]))
+                    counted.append(_counters(batch, width))
                     if sum(b.num_rows for b in counted) >= COUNT_ROWS:
                         _count(windows, counted)
                         counted = []
@@ -161,6 +161,12 @@ def ship(task: SliceTask) -> ShippedFile:
         partition=task.partition,
         statistics=written.statistics if written else {},
     )
+
+
+def _counters(batch: pa.RecordBatch, width: int) -> pa.RecordBatch:
+    """Row hash and window number of a batch, copied: its own columns keep the whole message that they came in."""
+    columns = [pa.concat_arrays([c, c.slice(0, 0)]) for c in batch.columns[width : width + 2]]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names[width : width + 2])
 
 
 def _count(windows: dict[int, WindowState], batches_: list[pa.RecordBatch]) -> None:

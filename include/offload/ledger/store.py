@@ -295,6 +295,9 @@ class Ledger:
             status = c.execute(
                 text("SELECT status FROM offload.plans WHERE plan_id = :id"), {"id": plan.plan_id}
             ).scalar_one()
+            if plan.generation >= head.generation:
+                # a retry that finds all recorded is a success too; what raises below takes this back
+                c.execute(_SUCCEEDED, {"table_id": head.table_id})
             if status in {"committed", "empty"}:
                 return Promotion(False, head.watermark_us, head.generation, outcome.rows, len(outcome.windows))
             if landed is None and status == "superseded":
@@ -422,6 +425,10 @@ _CLOSE_PLAN = text(
 _SUPERSEDE = text(
     "UPDATE offload.plans SET status = 'superseded', closed_at = now()"
     " WHERE table_id = :table_id AND status = 'open' AND windows > 0 AND generation <= :generation"
+)
+_SUCCEEDED = text(
+    "UPDATE offload.watermarks SET status = 'success', failure_count = 0, last_error = NULL, updated_at = now()"
+    " WHERE table_id = :table_id AND status = 'failed'"
 )
 _ADVANCE = text(
     "UPDATE offload.watermarks SET generation = :generation, plan_id = :plan_id, target_uuid = :target,"

@@ -38,6 +38,33 @@ CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 300
 """How long a query without a time limit of its own may be silent, in seconds: the driver's default."""
 
+WHOLE_ANSWER: dict[str, object] = {
+    **{
+        f"{what}_overflow_mode{where}": "throw"
+        for what, where in (
+            ("timeout", ""),
+            ("timeout", "_leaf"),
+            ("read", ""),
+            ("read", "_leaf"),
+            ("group_by", ""),
+            ("sort", ""),
+            ("result", ""),
+            ("distinct", ""),
+            ("set", ""),
+            ("join", ""),
+            ("transfer", ""),
+        )
+    },
+    "limit": 0,
+    "offset": 0,
+    "max_query_size": 16 * 2**20,
+    "max_ast_elements": 1_000_000,
+    "max_expanded_ast_elements": 10_000_000,
+}
+"""Sent with every query of a table. A profile of the user may say that a query over a limit ends early and well
+(`break`, `any`), or cut every answer: rows would be missing without an error. And it may take thousands of windows to
+name what changed, each of them 156 bytes and a dozen elements of SQL."""
+
 # ClickHouse's own numbers: src/Common/ErrorCodes.cpp
 _KINDS: dict[int, ErrorKind] = {
     16: SOURCE_COLUMN_MISSING,  # NO_SUCH_COLUMN_IN_TABLE

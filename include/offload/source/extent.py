@@ -78,14 +78,24 @@ def min_cursor_us(client: Client, query: ExtentQuery) -> int | None:
     return int(oldest) if rows else None
 
 
-def cut_to_limit(client: Client, query: ExtentQuery, span: Span, limit: int = MAX_WINDOWS_PER_PLAN) -> Span:
-    """`span`, shortened so that it holds no more than `limit` windows with rows."""
-    sql = (
-        f"SELECT DISTINCT {window_sql(query.cursor, query.grid.width_us)} AS {WINDOW} FROM {query.source}"
-        f" WHERE {spans_sql(query.cursor, [span])} ORDER BY {WINDOW} LIMIT 1 OFFSET {limit}"
+def cut_to_limit(
+    client: Client, query: ExtentQuery, spans: Sequence[Span], *, rows: int, windows: int = MAX_WINDOWS_PER_PLAN
+) -> int | None:
+    """Where to cut `spans`, µs UTC, so that they hold no more windows with rows, and no more rows, all together.
+
+    One window stays however many rows it holds; None: all of it fits. Of FINAL all versions count: it is a bound.
+    """
+    counted = (
+        f"SELECT {window_sql(query.cursor, query.grid.width_us)} AS {WINDOW}, count() AS __offload_n"
+        f" FROM {quote(query.database)}.{quote(query.table)} WHERE {spans_sql(query.cursor, spans)}"
+        f" GROUP BY {WINDOW}"
     )
-    beyond = client.query(sql)
-    return Span(span.lo, query.grid.span(int(beyond[0][0])).lo) if beyond else span
+    ((beyond, found),) = client.query(
+        f"SELECT min({WINDOW}), count() FROM (SELECT {WINDOW}, row_number() OVER up AS i, sum(__offload_n) OVER up AS r"
+        f" FROM ({counted}) WINDOW up AS (ORDER BY {WINDOW} ROWS UNBOUNDED PRECEDING))"
+        f" WHERE i > 1 AND (i > {windows} OR r > {rows})"
+    )
+    return query.grid.span(int(beyond)).lo if found else None
 
 
 def read_survey(

@@ -173,6 +173,12 @@ class SliceLimits(_Part):
     concurrency: int = Field(2, ge=1, le=1024, description="queries that one job runs on ClickHouse at a time")
 
 
+class PlanLimits(_Part):
+    """Bounds of one plan: of a backlog a run ships so much, the next run goes on."""
+
+    rows: Count = Field(200_000_000, ge=1, le=100_000_000_000, description="most rows of a run; at least one window")
+
+
 class Connections(_Part):
     """Airflow connection ids."""
 
@@ -211,6 +217,7 @@ class TableSpec(_Part):
     start_us: InstantUs | None = Field(None, alias="start", description="rows before this instant are never offloaded")
     columns: Columns = Field(Columns(), description="which columns, and how")
     slice: SliceLimits = Field(SliceLimits(), description="bounds of one file")
+    plan: PlanLimits = Field(PlanLimits(), description="bounds of one run")
     deletes: Literal["keep", "follow"] = Field(
         "keep", description="`keep`: rows deleted in ClickHouse stay in Iceberg; `follow`: they are removed there too"
     )
