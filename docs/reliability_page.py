@@ -22,8 +22,8 @@ promises that they add up to, about what was tried to break them, and about what
 | promise | rules | tests |
 | --- | --- | --- |
 | no row is lost | 5 to 9, 12, 15, 18, 19, 22 | \
-[the same job tried again finishes](../tests/integration/test_domain_crashes.py)<br>\
-[the next run picks up what the dead one left](../tests/integration/test_domain_crashes.py)<br>\
+[the same step tried again finishes](../tests/faults/test_crash_points.py)<br>\
+[the next run picks up what the dead one left](../tests/faults/test_crash_points.py)<br>\
 [a lost ledger is rebuilt and the next run neither skips nor doubles](../tests/integration/test_domain_recovery.py)<br>\
 [an expiring window is never replaced](../tests/integration/test_domain_shapes.py)<br>\
 [twenty rounds of random faults lose nothing and double nothing](../tests/faults/test_torture.py) |

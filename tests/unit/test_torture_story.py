@@ -41,7 +41,7 @@ def kinds(story: Story) -> list[str]:
 
 def test_the_same_seed_tells_the_same_story_on_every_machine() -> None:
     assert tell(7, 3) == tell(7, 3)
-    assert tell(7, 3).digest == "d98989ae46a7"
+    assert tell(7, 3).digest == "eeb8c64527a4"
     assert len({s.digest for s in STORIES} | {tell(2, n).digest for n in range(200)}) == 400
 
 
