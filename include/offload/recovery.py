@@ -187,7 +187,7 @@ def rebuild(ctx: Context, spec: TableSpec, *, foreign: bool = False) -> Rebuilt:
 def _newest(ctx: Context, table: Table, spec: TableSpec) -> Marker:
     """The marker of what main holds now: the summaries speak first, as properties survive a roll-back.
 
-    When both are gone, the ledger knows it, should it know this very table (by its UUID).
+    When both are gone, the ledger knows it, should it know this very table (by its UUID), or should the table be empty.
     """
     try:
         marker = markers.recover(table) or markers.parse(table.properties)
@@ -196,7 +196,8 @@ def _newest(ctx: Context, table: Table, spec: TableSpec) -> Marker:
     if marker is not None:
         return marker
     head = ctx.ledger.head(spec.identity)
-    if head is None or head.plan_id is None or head.target_uuid != str(table.metadata.table_uuid):
+    ours = head is not None and head.target_uuid == str(table.metadata.table_uuid)
+    if head is None or head.plan_id is None or (table.metadata.snapshots and not ours):
         raise OffloadError(
             TARGET_WITHOUT_MARKER,
             "neither properties nor snapshot summaries hold one, and the ledger never committed to this table",
