@@ -353,7 +353,8 @@ class Ledger:
                 existing[entry.span] = entry
         change = apply(list(existing.values()), outcome.windows, plan.append, outcome.pending, grid)
         self._write(c, head, change, plan)
-        before = sum(e.shipped.rows for s, e in existing.items() if s in set(change.delete) and e.shipped)
+        gone = set(change.delete)
+        before = sum(e.shipped.rows for s, e in existing.items() if s in gone and e.shipped)
         return sum(e.shipped.rows for e in change.insert if e.shipped) - before
 
     @staticmethod
