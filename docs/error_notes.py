@@ -88,8 +88,9 @@ NOTES: dict[str, str] = {
         To replace a window, a data file is rewritten as a whole. Rewriting one with row-level deletes would need to
         apply them first; compaction does that.""",
     "OFL-309": """
-        The ledger says that rows were shipped, the catalog knows no such table. If it was dropped on purpose, remove
-        its ledger entry; if it was renamed or the catalog was restored, bring it back first.""",
+        The ledger says that rows were shipped, the catalog knows no such table. If it was renamed or the catalog was
+        restored, bring it back. If it was dropped on purpose, `ledger forget` lets the ledger start anew: the next run
+        makes the table again and ships what ClickHouse still holds. What had expired there is gone.""",
     "OFL-310": """
         A column left the source or the spec, was renamed, or holds a narrower type now, or `target.partition` is
         another. New columns and wider types need nothing. Accepting keeps all history: a dropped column stays and reads
@@ -107,6 +108,9 @@ NOTES: dict[str, str] = {
         was asked to. `ledger rebuild` counts them as shipped instead: the window then looks shrunk in ClickHouse and
         stays as it is (`deletes: keep`). Until one of the two is done, plans that hold such a window are refused
         whole.""",
+    "OFL-313": """
+        `ledger forget` is for a table that was dropped on purpose. While Iceberg holds rows, forgetting them would ship
+        them twice.""",
     "OFL-401": """
         The run's plan is not in the ledger: the ledger was rebuilt or restored since.""",
     "OFL-402": """

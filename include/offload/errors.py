@@ -83,7 +83,9 @@ TARGET_SCHEMA_DISAGREES = _kind(
 )
 TARGET_FOREIGN = _kind("OFL-303", "another pipeline owns the Iceberg table", "bin/offload take-over {table}")
 TARGET_WITHOUT_MARKER = _kind(
-    "OFL-304", "the Iceberg table holds data but no commit marker", "bin/offload ledger rebuild {table}"
+    "OFL-304",
+    "the Iceberg table holds data but no commit marker",
+    "name another target in the spec; or, if this pipeline wrote it, bin/offload ledger rebuild {table}",
 )
 TARGET_ROLLED_BACK = _kind(
     "OFL-305", "the Iceberg table was rolled back or replaced", "bin/offload ledger rebuild {table}"
@@ -98,7 +100,9 @@ TARGET_HAS_DELETES = _kind(
     "OFL-308", "a file to rewrite carries row-level deletes", "compact the Iceberg table, then clear check_extent"
 )
 TARGET_MISSING = _kind(
-    "OFL-309", "the Iceberg table that the ledger knows is gone", "bin/offload ledger rebuild {table}"
+    "OFL-309",
+    "the Iceberg table that the ledger knows is gone",
+    "bring it back; or, if it was dropped on purpose, bin/offload ledger forget {table}",
 )
 SCHEMA_NEEDS_ACCEPT = _kind(
     "OFL-310",
@@ -112,6 +116,9 @@ TARGET_ROWS_ADDED = _kind(
     "OFL-312",
     "a window to replace holds rows in Iceberg that were never shipped",
     "bin/offload run {table} --force over that range drops them, bin/offload ledger rebuild {table} keeps them",
+)
+TARGET_STILL_THERE = _kind(
+    "OFL-313", "the Iceberg table is still there", "bin/offload ledger rebuild {table}; or drop the table first"
 )
 # 4xx: the protocol
 PLAN_UNKNOWN = _kind("OFL-401", "the ledger does not know this plan", "clear check_extent to plan again")

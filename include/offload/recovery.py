@@ -1,4 +1,4 @@
-"""What an operator does when the pipeline refuses to go on by itself: rebuild, take over, accept a source."""
+"""What an operator does when the pipeline refuses to go on by itself: rebuild, forget, take over, accept a source."""
 
 from __future__ import annotations
 
@@ -11,13 +11,21 @@ from dataclasses import dataclass
 from pyiceberg.table import Table
 
 from include.offload.context import Context
-from include.offload.errors import TARGET_FOREIGN, TARGET_MISSING, TARGET_WITHOUT_MARKER, OffloadError
+from include.offload.errors import (
+    PLAN_UNKNOWN,
+    TARGET_FOREIGN,
+    TARGET_MISSING,
+    TARGET_STILL_THERE,
+    TARGET_WITHOUT_MARKER,
+    OffloadError,
+)
 from include.offload.lake import marker as markers
 from include.offload.lake.catalog import find_table, target_of
 from include.offload.lake.commit import plant
 from include.offload.lake.evolution import in_lake_order, project_onto
 from include.offload.lake.marker import Marker
 from include.offload.ledger import looks
+from include.offload.ledger import restore as restoring
 from include.offload.ledger.accounting import Entry
 from include.offload.ledger.restore import restore, set_pipeline
 from include.offload.ledger.store import Landed
@@ -102,6 +110,37 @@ def _fewer(ctx: Context, client: Client, spec: TableSpec) -> list[Span]:
 def take_over(ctx: Context, spec: TableSpec) -> Rebuilt:
     """Make this pipeline the owner of a table that another one wrote, going on at the marker that it left."""
     return rebuild(ctx, spec, foreign=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """A table whose accounting begins anew."""
+
+    table: str
+    rows: int
+    generation: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.table}: {self.rows} rows are no longer counted as shipped, generation {self.generation};"
+            " the next run makes the Iceberg table again and ships what ClickHouse holds"
+        )
+
+
+def forget(ctx: Context, spec: TableSpec) -> Forgotten:
+    """Begin anew with a table whose Iceberg table was dropped on purpose.
+
+    Raises OFL-313 while it is still in the catalog, OFL-401 when the ledger never saw the table.
+    """
+    if find_table(ctx.catalog, (spec.target.namespace, spec.target.table), spec.identity) is not None:
+        raise OffloadError(TARGET_STILL_THERE, f"{spec.target.namespace}.{spec.target.table}", table=spec.identity)
+    head = ctx.ledger.head(spec.identity)
+    if head is None:
+        raise OffloadError(PLAN_UNKNOWN, "the ledger has never seen this table", table=spec.identity)
+    shipped, _ = ctx.ledger.windows(head, Grid(spec.window_us), [ALL_TIME])
+    generation = head.generation + GENERATION_STEP
+    restoring.forget(ctx.ledger, head, generation)
+    return Forgotten(spec.identity, sum(w.state.rows for w in shipped.values()), generation)
 
 
 def rebuild(ctx: Context, spec: TableSpec, *, foreign: bool = False) -> Rebuilt:

@@ -16,6 +16,7 @@ from include.offload.errors import (
     SOURCE_CHANGED_IDENTITY,
     TARGET_FOREIGN,
     TARGET_MISSING,
+    TARGET_STILL_THERE,
     TARGET_WITHOUT_MARKER,
     WINDOW_CHANGED,
     ErrorKind,
@@ -23,7 +24,7 @@ from include.offload.errors import (
 )
 from include.offload.ledger.migrate import downgrade, upgrade
 from include.offload.planning import Leave
-from include.offload.recovery import accept_source, rebuild, take_over
+from include.offload.recovery import accept_source, forget, rebuild, take_over
 from include.offload.verify import verify
 from include.offload.windows import Span
 from tests.support.domain import DDL, SPEC, DomainTable, MakeDomainTable
@@ -151,6 +152,21 @@ def test_a_dropped_iceberg_table_is_refused_not_made_again(table: MakeDomainTabl
     assert refusal(t.check) is TARGET_MISSING
     assert not t.exists()
     t.unverifiable = "the lake's table was dropped"
+
+
+def test_a_table_that_was_dropped_on_purpose_begins_anew_by_command(table: MakeDomainTable) -> None:
+    t = table().fill(0, 1)
+    first = t.run()
+    forgotten_plan = t.fill(2).check().plan
+    assert refusal(lambda: forget(t.ctx, t.spec)) is TARGET_STILL_THERE
+    t.ctx.catalog.drop_table(t.target)
+    assert refusal(t.check) is TARGET_MISSING
+    assert forget(t.ctx, t.spec).rows == first.rows
+    assert refusal(lambda: t.ship(forgotten_plan.plan_id)) is PLAN_SUPERSEDED
+    assert not t.exists()
+    again = t.run()
+    assert again.rows > first.rows
+    assert again.check.plan.generation > first.check.plan.generation
 
 
 def test_down_and_up_again_leaves_an_empty_ledger(ledger: MakeLedger) -> None:

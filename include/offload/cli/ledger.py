@@ -26,6 +26,21 @@ def rebuild(table: TableArgument, json: Json = False) -> None:
 
 
 @app.command()
+def forget(table: TableArgument, yes: Yes = False, json: Json = False) -> None:
+    """Begin anew with a table whose Iceberg table was dropped on purpose (OFL-309)."""
+    from include.offload import recovery
+
+    settings = load()
+    spec = the_spec(settings, table)
+    if not yes:
+        note("What was shipped and has expired in ClickHouse since is gone with the Iceberg table.")
+        typer.confirm(f"Forget what was shipped of {table}?", abort=True)
+    with opened(settings) as ctx:
+        done = recovery.forget(ctx, spec)
+    show(done, lambda: out.print(done, markup=False))
+
+
+@app.command()
 def upgrade(json: Json = False) -> None:
     """Bring the ledger's schema up to this code; safe to repeat."""
     from include.offload.ledger import migrate

@@ -83,3 +83,30 @@ def restore(ledger: Ledger, head: Head, plan: Plan, entries: Sequence[Entry], fi
                 "id": head.table_id,
             },
         )
+
+
+def forget(ledger: Ledger, head: Head, generation: int) -> None:
+    """Start a table anew: no windows, no watermark, no origin, open plans closed; the history of plans stays.
+
+    generation: where the chain goes on, above everything that a forgotten job may still carry.
+    """
+    with ledger.begin() as c:
+        for table in ("windows", "looks"):
+            c.execute(text(f"DELETE FROM offload.{table} WHERE table_id = :id"), {"id": head.table_id})
+        c.execute(
+            text(
+                "UPDATE offload.plans SET status = 'superseded', closed_at = now()"
+                " WHERE table_id = :id AND status = 'open'"
+            ),
+            {"id": head.table_id},
+        )
+        c.execute(text("UPDATE offload.tables SET origin_us = NULL WHERE table_id = :id"), {"id": head.table_id})
+        c.execute(
+            text(
+                "UPDATE offload.watermarks SET watermark = NULL, generation = :generation, plan_id = NULL,"
+                " target_uuid = NULL, snapshot_id = NULL, sequence_number = NULL, max_sequence = NULL, row_count = 0,"
+                " status = 'initialized', failure_count = 0, last_error = NULL, updated_at = now()"
+                " WHERE table_id = :id"
+            ),
+            {"generation": generation, "id": head.table_id},
+        )
