@@ -99,7 +99,8 @@ def look_back(
     # without a look to compare with, whatever is missing went unseen
     if known is None or gone or other_ttl:
         log.info("%s: %d blocks went, TTL %s", spec.identity, len(gone), "changed" if other_ttl else "unchanged")
-        expiries = _protected(asked, known, table, other_ttl=other_ttl)
+        expires = query.expiry is not None or safe_until_us is None
+        expiries = _protected(asked, known, table, other_ttl=other_ttl, expires=expires)
     if known is not None:
         applied = max(applied, known.materialized_us)
     look = replace(known or Look(now_us, (), ""), seen_us=now_us, blocks=parts.blocks, ttl=ttl, materialized_us=applied)
@@ -124,8 +125,14 @@ def ttl_moved(ctx: Context, client: Client, source: SourceTable, spec: TableSpec
     return ttl_text(source, spec) != known.ttl or applied > known.materialized_us
 
 
-def _protected(asked: _Source, known: Look | None, table: Table | None, *, other_ttl: bool) -> dict[int, int]:
-    """New expiries: of the windows that lost rows, and under another TTL of all the others."""
+def _protected(
+    asked: _Source, known: Look | None, table: Table | None, *, other_ttl: bool, expires: bool
+) -> dict[int, int]:
+    """New expiries: of the windows that lost rows, and under another TTL of all the others.
+
+    Without a look to compare with, as after a rebuild, a window with as many rows as ever was changed, not emptied,
+    where nothing expires.
+    """
     shipped, _ = asked.ctx.ledger.windows(asked.head, asked.query.grid, [_ALL_TIME])
     shipped = {n: w for n, w in shipped.items() if w.state.expiry_us is None or w.state.expiry_us > asked.now_us}
     if not shipped:
@@ -138,7 +145,8 @@ def _protected(asked: _Source, known: Look | None, table: Table | None, *, other
     for number, window in shipped.items():
         now = found.get(number, WindowState(number, 0, 0))
         comparable = window.fingerprint == asked.query.projection.fingerprint
-        if now.rows != window.state.rows or (comparable and now.hash != window.state.hash):
+        other = now.rows != window.state.rows or (comparable and now.hash != window.state.hash)
+        if now.rows < window.state.rows or (other and (known is not None or expires)):
             suspects.append(number)
         if other_ttl and now.expiry_us is not None:
             expiries[number] = min(now.expiry_us, window.state.expiry_us or now.expiry_us)

@@ -13,10 +13,11 @@ import pytest
 from pyiceberg.table.snapshots import Operation
 
 from include.offload.errors import (
+    SCHEMA_NEEDS_ACCEPT,
+    TARGET_CHANGED,
     TARGET_HAS_DELETES,
     TARGET_ROLLED_BACK,
     TARGET_ROWS_REMOVED,
-    TARGET_SCHEMA_DISAGREES,
     TARGET_WITHOUT_MARKER,
     ErrorKind,
     OffloadError,
@@ -198,8 +199,8 @@ def test_a_column_that_spark_adds_stops_the_commit_until_it_is_dropped(t: Domain
     t.fill(4)
     plan = t.check().plan.plan_id
     spark(f"ALTER TABLE {name(t)} ADD COLUMN surprise STRING")
-    assert refused(lambda: t.ship(plan)).kind is TARGET_SCHEMA_DISAGREES
-    assert refused(t.check).kind is TARGET_SCHEMA_DISAGREES
+    assert refused(lambda: t.ship(plan)).kind is TARGET_CHANGED
+    assert refused(t.check).kind is SCHEMA_NEEDS_ACCEPT
     spark(f"ALTER TABLE {name(t)} DROP COLUMN surprise")
     assert t.run().rows == 10
     exact(t)

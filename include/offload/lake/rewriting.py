@@ -75,6 +75,8 @@ def find_replacement(
             continue
         write = _write_remainder if task.file.spec_id == table.spec().spec_id else _write_moved
         written, kept = write(table, task, Not(inside), attempt)
+        # else the next file comes on top of what the allocator still holds of this one (rule 20)
+        pa.default_memory_pool().release_unused()
         if kept == task.file.record_count:
             continue
         deleted.append(task.file)
