@@ -20,9 +20,10 @@ _TOKEN = re.compile(
 )
 
 WITH_OUTPUT = frozenset(
-    {"SELECT", "WITH", "SHOW", "DESCRIBE", "DESC", "EXISTS", "EXPLAIN", "CHECK", "FROM", "KILL"},
+    {"SELECT", "WITH", "SHOW", "DESCRIBE", "DESC", "EXISTS", "CHECK", "FROM", "KILL"},
 )
-"""Statements that take INTO OUTFILE; a parenthesis at the start counts too. All others are run as they are."""
+"""Statements that take INTO OUTFILE; a parenthesis at the start counts too. All others are run as they are,
+EXPLAIN too: it would hand INTO OUTFILE to the query that it explains."""
 
 _LITERAL = r"'(?:[^'\\]|\\.|'')*'"
 _KEYS = re.compile(

@@ -124,7 +124,7 @@ def test_warn_stops_nothing_and_frees_what_stop_had_stopped(table: MakeDomainTab
 
 
 def test_a_guard_without_a_login_is_refused_at_once(table: MakeDomainTable) -> None:
-    t = table(STOP).fill(0)
+    t = table(STOP, settings=load(clickhouse_guard_uri=None)).fill(0)
     with pytest.raises(OffloadError, match="OFFLOAD_CLICKHOUSE_GUARD_URI") as refused:
         t.check()
     assert refused.value.kind is SETTING_MISSING

@@ -148,7 +148,7 @@ def confirm_expressions(client: Queries, expressions: Mapping[str, str], table: 
 def _refuse_foreign(where: str, tree: list[str], table: str) -> None:
     """Raises OFL-101 when the tree holds more than one expression over columns."""
     # the first four lines are the SELECT around it: union, list, select, list
-    if not tree[3].strip() == "ExpressionList (children 1)":
+    if len(tree) < 5 or tree[3].strip() != "ExpressionList (children 1)":
         raise OffloadError(SPEC_INVALID, f"{where}: not exactly one expression", table=table)
     for line in tree[4:]:
         node = line.strip()
