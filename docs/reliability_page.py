@@ -99,6 +99,7 @@ def _figures(record: Mapping[str, Any]) -> str:
         f"| faults | {record['injected']:,} |",
         f"| rows that arrived in ClickHouse | {record['rows']:,} |",
         f"| rows in the lake at the end | {record['lake_rows']:,} |",
+        f"| rows in windows that were kept as they are, and said | {record.get('kept', 0):,} |",
         f"| **lost** | **{record['lost']}** |",
         f"| **doubled** | **{record['doubled']}** |",
         f"| with an older content | {record['stale']} |",

@@ -85,7 +85,7 @@ TARGET_FOREIGN = _kind("OFL-303", "another pipeline owns the Iceberg table", "bi
 TARGET_WITHOUT_MARKER = _kind(
     "OFL-304",
     "the Iceberg table holds data but no commit marker",
-    "name another target in the spec; or, if this pipeline wrote it, bin/offload ledger rebuild {table}",
+    "bin/offload ledger rebuild {table} if this pipeline wrote it; else name another target in the spec",
 )
 TARGET_ROLLED_BACK = _kind(
     "OFL-305", "the Iceberg table was rolled back or replaced", "bin/offload ledger rebuild {table}"
@@ -102,7 +102,7 @@ TARGET_HAS_DELETES = _kind(
 TARGET_MISSING = _kind(
     "OFL-309",
     "the Iceberg table that the ledger knows is gone",
-    "bring it back; or, if it was dropped on purpose, bin/offload ledger forget {table}",
+    "bin/offload ledger rebuild {table} once it is back; bin/offload ledger forget {table} if it was dropped on purpose",
 )
 SCHEMA_NEEDS_ACCEPT = _kind(
     "OFL-310",

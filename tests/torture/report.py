@@ -36,6 +36,7 @@ def summary(results: Sequence[Result]) -> dict[str, Any]:
         "recovered": dict(sorted(followed.items())),
         "rows": sum(r.rows for r in results),
         "lake_rows": sum(r.lake_rows for r in results),
+        "kept": sum(r.kept for r in results),
         "lost": sum(r.lost for r in results),
         "doubled": sum(r.doubled for r in results),
         "stale": sum(r.stale for r in results),
@@ -77,7 +78,8 @@ def show(figures: dict[str, Any]) -> None:
     out.print(table)
     out.print(
         f"{figures['rounds']} rounds, {figures['injected']} faults, {figures['rows']:,} rows arrived,"
-        f" {figures['lake_rows']:,} in the lake, {figures['lost']} lost, {figures['doubled']} doubled,"
+        f" {figures['lake_rows']:,} in the lake, {figures['kept']} in windows kept and said, {figures['lost']} lost,"
+        f" {figures['doubled']} doubled,"
         f" {figures['stale']} stale; {figures['failed']} rounds failed"
     )
 
