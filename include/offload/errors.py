@@ -102,7 +102,7 @@ TARGET_HAS_DELETES = _kind(
 TARGET_MISSING = _kind(
     "OFL-309",
     "the Iceberg table that the ledger knows is gone",
-    "bin/offload ledger rebuild {table} once it is back; bin/offload ledger forget {table} if it was dropped on purpose",
+    "bin/offload ledger rebuild {table} once it is back; bin/offload ledger forget {table} if it is to begin anew",
 )
 SCHEMA_NEEDS_ACCEPT = _kind(
     "OFL-310",

@@ -150,7 +150,7 @@ class World:
             except OffloadError as error:
                 self.follow(error)
                 continue
-            # where rows expire, a changed window looks after a rebuild like one that has begun to: kept, and said (ADR 10)
+            # where rows expire, a changed window looks after a rebuild like one that has begun to: kept, said (ADR 10)
             may_stay = self.shape.ttl and not self.followed.keys().isdisjoint(REBUILT)
             assert may_stay or not checked.left, f"windows left alone: {checked.left}"
             assert all(x.reason is Leave.KEPT for x in checked.left), f"windows left alone: {checked.left}"
