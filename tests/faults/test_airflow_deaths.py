@@ -1,4 +1,4 @@
-"""Airflow's own processes die by SIGKILL while an offload runs, or a run is cleared under its job.
+"""Airflow's own processes die by SIGKILL while an offload runs.
 
 Jobs that die by themselves under Airflow: tests/integration/test_airflow_crashes.py.
 """
@@ -31,27 +31,6 @@ def once(airflow: Driver, table: Table) -> None:
     table.whole()
     plans = [e.extra["plan"] for e in airflow.events(table.dag_id)]
     assert len(plans) == len(set(plans)) == len(table.lake().snapshots)
-
-
-def test_the_scheduler_is_killed_under_a_job_and_a_run_is_cleared_under_its_job(
-    airflow: Driver, make_table: MakeTable, full_stack: Servers
-) -> None:
-    """First the clear: its job is stopped or passed (rule 1), planning goes on at the same range (rule 8). Then the
-    scheduler dies under the second job; supervisord starts another one, and the run ends well without anybody's help.
-    """
-    table, run, first = started(airflow, make_table, "cleared_and_orphaned")
-    # so that there is a second job, should the first one land before Airflow stops it
-    table.insert(60, hours_ago=4, step_s=13)
-    airflow.clear_run(run)
-    poll(lambda: airflow.plan_of(run) not in {None, first}, 120, "no second plan was made")
-    scheduler = server(full_stack, "airflow-scheduler")
-    second = running_job(airflow, run)
-    scheduler.kill()
-    assert airflow.green(run) == GREEN
-    assert server(full_stack, "airflow-scheduler").pid != scheduler.pid
-    poll(lambda: not processes_of(first) and not processes_of(second), 60, "a job outlived its run")
-    once(airflow, table)
-    assert airflow.plan_of(run) == second
 
 
 def test_the_worker_of_a_task_is_killed(airflow: Driver, make_table: MakeTable, full_stack: Servers) -> None:
