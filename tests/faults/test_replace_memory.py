@@ -11,7 +11,7 @@ import pytest
 from tests.support.domain import SPEC, DomainTable, MakeDomainTable
 from tests.support.one_step import one_step
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.long]
 
 ROWS = 60_000
 """In every file. With notes of 1,000 characters a file is about 60 MB of Arrow memory, several times what the rest of a
