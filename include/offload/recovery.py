@@ -25,8 +25,8 @@ from include.offload.lake.commit import plant
 from include.offload.lake.evolution import in_lake_order, project_onto
 from include.offload.lake.marker import Marker
 from include.offload.ledger import looks
-from include.offload.ledger import restore as restoring
 from include.offload.ledger.accounting import Entry
+from include.offload.ledger.restore import forget as forget_shipped
 from include.offload.ledger.restore import restore, set_pipeline
 from include.offload.ledger.store import Landed
 from include.offload.model import EXPIRED_LONG_AGO, Plan, WindowState, earliest
@@ -139,7 +139,7 @@ def forget(ctx: Context, spec: TableSpec) -> Forgotten:
         raise OffloadError(PLAN_UNKNOWN, "the ledger has never seen this table", table=spec.identity)
     shipped, _ = ctx.ledger.windows(head, Grid(spec.window_us), [ALL_TIME])
     generation = head.generation + GENERATION_STEP
-    restoring.forget(ctx.ledger, head, generation)
+    forget_shipped(ctx.ledger, head, generation)
     return Forgotten(spec.identity, sum(w.state.rows for w in shipped.values()), generation)
 
 

@@ -13,7 +13,7 @@ from local import ports
 from tests.support.airflow_bag import ROOT
 from tests.support.fixtures import SESSION
 from tests.support.stack import Servers, start
-from tests.support.tables import MakeTable, Table
+from tests.support.tables import MakeTable, Table, finish
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -36,13 +36,7 @@ def make_table(servers: Servers) -> Iterator[MakeTable]:
 
     yield make
     for table in made:
-        try:
-            head = table.ctx.ledger.head(table.identity)
-            if table.spec_file.exists() and head is not None and head.watermark_us is not None:
-                table.verified()
-        finally:
-            table.spec_file.unlink(missing_ok=True)
-            table.close()
+        finish(table)
 
 
 def offload(*args: str, code: int = 0) -> Any:

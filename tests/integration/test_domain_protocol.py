@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
-from typing import Any
 
 import pyarrow as pa
 import pytest
-from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import CommitFailedException, ServerError
 from pyiceberg.table import Table as IcebergTable
 from pyiceberg.table.snapshots import Operation
@@ -33,6 +30,7 @@ from include.offload.model import Action
 from include.offload.steps import ship
 from include.offload.windows import from_us
 from tests.support.domain import Domain, DomainTable, MakeDomainTable, inline, meanwhile
+from tests.support.faulty import Faulty
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -234,29 +232,6 @@ def test_generations_count_the_chain(table: MakeDomainTable) -> None:
 
 
 # ---- the wire: a real catalog, with a fault before or after each commit ----------------------------------------------
-
-
-@dataclass
-class Faulty:
-    """The real catalog; `before` and `after` happen around the first commit that is sent."""
-
-    catalog: Catalog
-    before: Callable[[], object] = lambda: None
-    after: Callable[[], object] = lambda: None
-    sent: list[str] = field(default_factory=list)
-
-    def commit_table(self, *arguments: Any) -> Any:
-        first = not self.sent
-        self.sent.append("commit")
-        if first:
-            self.before()
-        answer = self.catalog.commit_table(*arguments)
-        if first:
-            self.after()
-        return answer
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.catalog, name)
 
 
 def raising(error: Exception) -> Callable[[], None]:

@@ -17,7 +17,7 @@ from include.offload.lake import shipping
 from include.offload.model import Outcome
 from include.offload.steps import RunRequest, check_extent, ship, update_watermark
 from tests.support.stack import Servers
-from tests.support.tables import Table
+from tests.support.tables import Table, finish
 
 Make = Callable[[str], Table]
 TS = "toDateTime64(toStartOfDay(now('UTC')) - 86400, 6, 'UTC') + toIntervalSecond(number * 30)"
@@ -77,13 +77,7 @@ def make(data_stack: Servers) -> Iterator[Make]:
 
     yield build
     for table in made:
-        try:
-            head = table.ctx.ledger.head(table.identity)
-            if table.spec_file.exists() and head is not None and head.watermark_us is not None:
-                table.verified()
-        finally:
-            table.spec_file.unlink(missing_ok=True)
-            table.close()
+        finish(table)
 
 
 def fill(table: Table, columns: dict[str, tuple[str, str]]) -> Table:

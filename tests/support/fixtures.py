@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.airflow_driver import Driver
 from tests.support.stack import Servers, stack, start
-from tests.support.tables import MakeTable, Table
+from tests.support.tables import MakeTable, Table, finish
 
 SESSION = f"{int(time.time()):x}"
 
@@ -54,10 +54,4 @@ def make_table(full_stack: Servers, airflow: Driver) -> Iterator[MakeTable]:
     for table in made:
         if table.dag_id in airflow.dags():
             airflow.pause(table.dag_id, True)
-        try:
-            head = table.ctx.ledger.head(table.identity)
-            if table.spec_file.exists() and head is not None and head.watermark_us is not None:
-                table.verified()
-        finally:
-            table.spec_file.unlink(missing_ok=True)
-            table.close()
+        finish(table)

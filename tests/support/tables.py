@@ -164,4 +164,15 @@ class LakeState:
     snapshots: tuple[int, ...]
 
 
+def finish(table: Table) -> None:
+    """The end of a test's table: both verifiers read it when it was offloaded and still has a spec."""
+    try:
+        head = table.ctx.ledger.head(table.identity)
+        if table.spec_file.exists() and head is not None and head.watermark_us is not None:
+            table.verified()
+    finally:
+        table.spec_file.unlink(missing_ok=True)
+        table.close()
+
+
 MakeTable = Callable[[str], Table]

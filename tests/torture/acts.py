@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from include.offload.errors import PLAN_SUPERSEDED, OffloadError
 from include.offload.model import Outcome, Plan
-from tests.torture.wire import Wire
+from tests.support.faulty import Faulty
 from tests.torture.world import World
 
 
@@ -41,9 +41,9 @@ def go_on(w: World, plan: Plan, pick: int) -> None:
 
 
 @contextmanager
-def wired(w: World, **happens: Callable[[], object]) -> Iterator[Wire]:
+def wired(w: World, **happens: Callable[[], object]) -> Iterator[Faulty]:
     """A task whose catalog has something happen around its first commit."""
     w.fresh()
-    wire = Wire(w.table.ctx.catalog, **happens)
+    wire = Faulty(w.table.ctx.catalog, **happens)
     w.table.ctx.__dict__["catalog"] = wire
     yield wire

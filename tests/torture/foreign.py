@@ -50,7 +50,7 @@ def foreign_between(w: World, fault: Fault) -> bool:
     plan = work(w)
     with wired(w, before=lambda: w.table.lake().append(foreign_row(w.table.lake(), w, 60))) as wire:
         landed(tried(lambda: ship(w.table.ctx, plan.plan_id, inline)))
-        assert wire.sent == 2
+        assert wire.sent == ["commit", "commit"]
     remove_foreign(w)
     return True
 

@@ -15,9 +15,13 @@ from local.stack import Stack
 PORT_BASE = "27600"
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    """PostgreSQL, ClickHouse, SeaweedFS and statsd_exporter in a throw-away home."""
+    """PostgreSQL, ClickHouse, SeaweedFS and statsd_exporter in a throw-away home.
+
+    Its settings are this process's as long as it lives, so it must not outlive its module: pytest takes a package scope
+    in a folder without __init__.py for the whole session.
+    """
     home = Path(tempfile.mkdtemp(prefix="offload-stack-"))
     with pytest.MonkeyPatch.context() as env:
         for name in [n for n in os.environ if n.startswith(("OFFLOAD_", "PYICEBERG_"))]:

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pyiceberg.catalog import Catalog
 
 
 @dataclass
-class Wire:
-    """`before` and `after` happen once."""
+class Faulty:
+    """The real catalog; `before` and `after` happen around the first commit that is sent."""
 
     catalog: Catalog
     before: Callable[[], object] = lambda: None
     after: Callable[[], object] = lambda: None
-    sent: int = 0
+    sent: list[str] = field(default_factory=list)
 
     def commit_table(self, *arguments: Any) -> Any:
-        self.sent += 1
-        first = self.sent == 1
+        first = not self.sent
+        self.sent.append("commit")
         if first:
             self.before()
         answer = self.catalog.commit_table(*arguments)
@@ -30,8 +30,3 @@ class Wire:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.catalog, name)
-
-
-def losing() -> None:
-    """An answer that does not come."""
-    raise ConnectionError("reset by peer")
