@@ -7,6 +7,7 @@ MAKEFLAGS += --no-print-directory
 # Debian's own Python 3.11; any other is named with PYTHON=…
 PYTHON ?= $(firstword $(wildcard /usr/bin/python3.11) python3.11)
 STATSD_EXPORTER_VERSION ?= v0.31.0
+ALERTMANAGER_VERSION ?= v0.28.1
 
 AIRFLOW := .venv/airflow/bin
 SPARK := .venv/spark/bin
@@ -93,7 +94,7 @@ docs: $(DONE)/airflow ## Write the generated pages and the schema of the table s
 setup: ## Install all that is missing; does nothing the second time
 	@$(MAKE) --silent .venv/.complete
 
-.venv/.complete: $(DONE)/airflow $(DONE)/spark $(DONE)/java .venv/tools/bin/statsd_exporter $(DONE)/archive
+.venv/.complete: $(DONE)/airflow $(DONE)/spark $(DONE)/java .venv/tools/bin/statsd_exporter .venv/tools/bin/prometheus .venv/tools/bin/amtool $(DONE)/archive
 	@touch $@
 
 $(DONE)/boot: requirements-boot.txt bin/bootstrap | $(DONE)
@@ -114,6 +115,17 @@ $(DONE)/java: $(DONE)/airflow
 
 .venv/tools/bin/statsd_exporter: $(DONE)/airflow
 	@bin/step "statsd_exporter $(STATSD_EXPORTER_VERSION), built with Go" bin/go-install github.com/prometheus/statsd_exporter@$(STATSD_EXPORTER_VERSION)
+	@touch $@
+
+.venv/tools/bin/prometheus: bin/debian-tools
+	@bin/step "Prometheus and promtool" bin/debian-tools
+	@touch $@
+
+# Debian's Alertmanager looks for its templates below /usr/share and so runs only where it is installed
+.venv/tools/bin/amtool: $(DONE)/airflow
+	@bin/step "Alertmanager $(ALERTMANAGER_VERSION), built with Go (1 to 2 minutes)" bin/go-install \
+		github.com/prometheus/alertmanager/cmd/alertmanager@$(ALERTMANAGER_VERSION) \
+		github.com/prometheus/alertmanager/cmd/amtool@$(ALERTMANAGER_VERSION)
 	@touch $@
 
 # without the archive every Spark job starts two seconds later: worth a warning, not a stop

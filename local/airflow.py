@@ -77,6 +77,8 @@ def options(home: Home) -> dict[str, dict[str, str]]:
             "statsd_prefix": "airflow",
             "statsd_influxdb_enabled": "True",
             "legacy_names_on": "False",
+            # a run's id has colons, and a metric with a colon in a tag is dropped as a whole
+            "statsd_disabled_tags": "job_id,run_id,dagrun_id",
         },
         "scheduler": {
             "scheduler_heartbeat_sec": "2",

@@ -11,7 +11,8 @@ ROOT = Path(__file__).resolve().parents[1]
 AIRFLOW_VENV = ROOT / ".venv" / "airflow"
 SPARK_VENV = ROOT / ".venv" / "spark"
 TOOLS = ROOT / ".venv" / "tools"
-"""What set-up builds once for all stacks of this checkout: statsd_exporter, Spark's class data archive."""
+"""What set-up builds once for all stacks of this checkout: statsd_exporter, Prometheus, Alertmanager, Spark's
+class data archive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,14 @@ class Home:
         return self.root / "airflow"
 
     @property
+    def prometheus(self) -> Path:
+        return self.root / "prometheus"
+
+    @property
+    def alertmanager(self) -> Path:
+        return self.root / "alertmanager"
+
+    @property
     def own(self) -> tuple[Path, ...]:
         """Everything that the stack writes below `root`; whatever else lies there belongs to somebody else."""
         state = (
@@ -66,6 +75,8 @@ class Home:
             self.clickhouse,
             self.seaweed,
             self.airflow,
+            self.prometheus,
+            self.alertmanager,
         )
         return (*state, *(self.root / name for name in ("spark-tmp", "spark-warehouse", "crash", "test")))
 

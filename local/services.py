@@ -7,7 +7,7 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from local import airflow, clickhouse, k2, ports, postgres, seaweed
+from local import airflow, clickhouse, k2, monitoring, ports, postgres, seaweed
 from local.paths import ROOT, TOOLS, Home, python
 
 
@@ -116,6 +116,22 @@ SERVICES: tuple[Service, ...] = (
         url="http://127.0.0.1:{port}/metrics",
     ),
     Service(
+        "prometheus",
+        command=monitoring.prometheus_command,
+        answers=lambda _: _http_ok("PROMETHEUS", "/-/ready"),
+        ports=("PROMETHEUS",),
+        prepare=monitoring.prepare_prometheus,
+        url="http://127.0.0.1:{port}/alerts",
+    ),
+    Service(
+        "alertmanager",
+        command=monitoring.alertmanager_command,
+        answers=lambda _: _http_ok("ALERTMANAGER", "/-/ready"),
+        ports=("ALERTMANAGER",),
+        prepare=monitoring.prepare_alertmanager,
+        url="http://127.0.0.1:{port}/",
+    ),
+    Service(
         "airflow-api-server",
         command=lambda _: airflow.command("api-server"),
         answers=lambda _: _http_ok("AIRFLOW", "/api/v2/monitor/health"),
@@ -174,6 +190,7 @@ BY_NAME = {service.name: service for service in SERVICES}
 GROUPS = {
     "all": tuple(service.name for service in SERVICES if not service.optional),
     "data": ("postgres", "clickhouse", "seaweedfs", "statsd-exporter"),
+    "monitoring": ("statsd-exporter", "prometheus", "alertmanager"),
     "airflow": tuple(name for name in BY_NAME if name.startswith("airflow-")),
 }
 """Names for several services, accepted wherever one name is."""

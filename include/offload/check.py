@@ -90,7 +90,7 @@ class _Look:
 
 def check_extent(ctx: Context, spec: TableSpec, request: RunRequest) -> CheckResult:
     """Plan one run and freeze the plan in the ledger. Raises OFL-2xx, 3xx, 4xx."""
-    ctx.metrics.declare([spec.identity])
+    ctx.metrics.announce([spec])
     ttl_guard.check_ready(ctx, spec)
     ctx.ledger.check_schema()
     result = _plan(ctx, spec, request, acting=True)

@@ -24,6 +24,7 @@ from statsd import StatsClient
 from include.offload.errors import REGISTRY as ERRORS
 from include.offload.model import Action, Outcome, Plan
 from include.offload.settings import Settings
+from include.offload.spec.model import TableSpec
 
 log = logging.getLogger(__name__)
 
@@ -147,6 +148,24 @@ REGISTRY: dict[str, Metric] = {
             ("table",),
         ),
         Metric("offload_settle_seconds", Kind.GAUGE, "seconds", "The settle time of the table's spec", ("table",)),
+        Metric("offload_window_seconds", Kind.GAUGE, "seconds", "The width of the table's windows", ("table",)),
+        Metric(
+            "offload_lag_objective_seconds", Kind.GAUGE, "seconds", "`alerts.lag` of the spec, 0 without", ("table",)
+        ),
+        Metric(
+            "offload_cycle_objective_seconds",
+            Kind.GAUGE,
+            "seconds",
+            "`alerts.cycle` of the spec, 0 without",
+            ("table",),
+        ),
+        Metric(
+            "offload_ttl_headroom_objective_seconds",
+            Kind.GAUGE,
+            "seconds",
+            "`alerts.ttl_headroom` of the spec, 0 without",
+            ("table",),
+        ),
         Metric("offload_pending_windows", Kind.GAUGE, "windows", "Settled windows that wait to be shipped", ("table",)),
         Metric("offload_pending_rows", Kind.GAUGE, "rows", "Rows in the pending windows", ("table",)),
         Metric(
@@ -274,6 +293,18 @@ class Metrics:
                 for labels in metric.zero:
                     pipe.incr(stat_name(metric, {"table": table, **labels}), 0)
         pipe.send()
+
+    def announce(self, specs: Iterable[TableSpec], *, configured: int | None = None) -> None:
+        """Declares these tables and sends what their specs fix: the settle time, the window, the alerts' limits."""
+        chosen = tuple(specs)
+        self.declare([spec.identity for spec in chosen], configured=configured)
+        for spec in chosen:
+            self.gauge("offload_settle_seconds", spec.settle_us / 1e6, table=spec.identity)
+            self.gauge("offload_window_seconds", spec.window_us / 1e6, table=spec.identity)
+            limits = spec.alerts
+            self.gauge("offload_lag_objective_seconds", limits.lag_s or 0, table=spec.identity)
+            self.gauge("offload_cycle_objective_seconds", limits.cycle_s or 0, table=spec.identity)
+            self.gauge("offload_ttl_headroom_objective_seconds", limits.ttl_headroom_s or 0, table=spec.identity)
 
     def check(
         self,

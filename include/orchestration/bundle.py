@@ -7,11 +7,33 @@ from itertools import groupby
 from pathlib import Path
 
 from include.offload.spec.load import LoadResult, load_specs
+from include.offload.spec.model import TableSpec
+
+NEIGHBOURS = 20
+"""How many tables a run announces beside its own: all of a small bundle, and 1,000 runs an interval stay cheap."""
+
+_parsed: tuple[TableSpec, ...] = ()
 
 
 def bundle_specs(dags: Path) -> LoadResult:
     """The specs below `dags`/tables, or below `OFFLOAD_TABLES`, with the overlay `OFFLOAD_ENV`. Reads YAML only."""
-    return load_specs(Path(os.environ.get("OFFLOAD_TABLES") or dags / "tables"), os.environ.get("OFFLOAD_ENV"))
+    global _parsed  # noqa: PLW0603 - a task's process has just parsed them: it need not read them again
+    found = load_specs(Path(os.environ.get("OFFLOAD_TABLES") or dags / "tables"), os.environ.get("OFFLOAD_ENV"))
+    _parsed = found.specs
+    return found
+
+
+def to_announce(own: TableSpec) -> tuple[tuple[TableSpec, ...], int | None]:
+    """The specs whose metrics a run of `own` declares, so that also a table that never runs is known to the alerts.
+
+    `own` and those after it in the order of their names; and how many specs the bundle has, None when unknown.
+    """
+    ordered = sorted(_parsed, key=lambda s: s.identity)
+    at = next((i for i, s in enumerate(ordered) if s.identity == own.identity), None)
+    if at is None:
+        return (own,), None
+    turned = ordered[at:] + ordered[:at]
+    return tuple(turned[: NEIGHBOURS + 1]), len(ordered)
 
 
 class InvalidSpecsError(Exception):

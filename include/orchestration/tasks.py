@@ -16,6 +16,7 @@ from airflow.sdk import Asset, TriggerRule, get_current_context, task
 from include.offload.errors import PLAN_UNKNOWN, OffloadError
 from include.offload.spec.model import TableSpec
 from include.orchestration.assets import alias_of, announce, instant
+from include.orchestration.bundle import to_announce
 from include.orchestration.context import bind_log, quiet_libraries, settings_for
 from include.orchestration.failures import refusals
 from include.orchestration.params import requested
@@ -74,8 +75,11 @@ def check_extent(spec: TableSpec) -> XComArg:
             from include.offload.steps import RunRequest, open_context
             from include.offload.steps import check_extent as step
 
+            ctx = open_context(settings)
+            specs, configured = to_announce(spec)
+            ctx.metrics.announce(specs, configured=configured)
             result = step(
-                open_context(settings),
+                ctx,
                 spec,
                 RunRequest(run_id=run, from_us=asked.from_us, to_us=asked.to_us, force=asked.force),
             )

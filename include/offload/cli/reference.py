@@ -57,7 +57,7 @@ def metrics(
         settings = load()
         specs = all_specs(settings)
         emitter = metrics_module.Metrics(settings)
-        emitter.declare([s.identity for s in specs], configured=len(specs))
+        emitter.announce(specs, configured=len(specs))
         emitter.close()
         note(f"declared the metrics of {len(specs)} tables to {settings.statsd_host}:{settings.statsd_port}")
         return

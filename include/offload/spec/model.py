@@ -179,6 +179,23 @@ class PlanLimits(_Part):
     rows: Count = Field(200_000_000, ge=1, le=100_000_000_000, description="most rows of a run; at least one window")
 
 
+class Alerts(_Part):
+    """Limits of this table's alerts. What is not given is in monitoring/values.yaml."""
+
+    lag_s: DurationS | None = Field(
+        None, alias="lag", ge=1, description="critical above this lag; the warning comes at two thirds of it"
+    )
+    cycle_s: DurationS | None = Field(
+        None, alias="cycle", ge=1, description="critical above this mean duration of a run; the warning at half of it"
+    )
+    ttl_headroom_s: DurationS | None = Field(
+        None,
+        alias="ttl_headroom",
+        ge=1,
+        description="critical when an unshipped row expires within this; the warning at four times it",
+    )
+
+
 class Connections(_Part):
     """Airflow connection ids."""
 
@@ -244,6 +261,7 @@ class TableSpec(_Part):
     )
     retries: int = Field(3, ge=0, le=20, description="tries after a failed one, with growing pauses")
     connections: Connections = Field(Connections(), description="Airflow connection ids")
+    alerts: Alerts = Field(Alerts(), description="limits of this table's alerts")
     owner: str = Field("data-platform", min_length=1, max_length=100, description="who is asked about this table")
     tags: tuple[Annotated[str, Field(min_length=1, max_length=100)], ...] = Field((), description="tags of the DAG")
     doc: str = Field("", description="Markdown; shown as the DAG's documentation")

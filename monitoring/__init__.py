@@ -1,0 +1,1 @@
+"""Alerts and recording rules for Prometheus, made from one table of values: `python -m monitoring.generate`."""

@@ -1,0 +1,217 @@
+"""What each alert asks Prometheus, for how long, and the same in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from monitoring.values import Values
+
+AT_ONCE = "0s"
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """`when`: the condition in words; `wait`: how long it must hold, a Prometheus duration."""
+
+    expr: str
+    when: str
+    wait: str = AT_ONCE
+
+
+def lag_critical(v: Values) -> Condition:
+    trough = v.text("lag_critical_trough")
+    return Condition(
+        f"min_over_time(offload_lag_minutes[{trough}]) > on (table) offload:lag_objective_minutes",
+        f"lag over {v.text('lag_critical')} (or `alerts.lag`) all through {trough}: never after one failed run",
+        v.text("lag_for"),
+    )
+
+
+def lag_elevated(v: Values) -> Condition:
+    share = v.seconds("lag_elevated") / v.seconds("lag_critical")
+    trough = v.text("lag_elevated_trough")
+    above = f"offload:lag_trough_minutes > on (table) (offload:lag_objective_minutes * {share:.4g})"
+    return Condition(
+        f"({above}) <= on (table) offload:lag_objective_minutes",
+        f"least lag of {trough} over {v.text('lag_elevated')} and not over {v.text('lag_critical')}"
+        f" (or {share:.0%} of `alerts.lag`)",
+        v.text("lag_for"),
+    )
+
+
+def falling_behind(v: Values) -> Condition:
+    step, growth = v.text("falling_behind_step"), f"{v.minutes('falling_behind_growth'):g}"
+    trough = "offload:lag_trough_minutes"
+    return Condition(
+        f"{trough} > {trough} offset {step} + {growth} and"
+        f" {trough} offset {step} > {trough} offset {2 * v.seconds('falling_behind_step')}s + {growth}",
+        f"least lag grew by more than {v.text('falling_behind_growth')} within {step}, twice running",
+        v.text("lag_for"),
+    )
+
+
+def watermark_stale(v: Values) -> Condition:
+    stale = v.text("watermark_stale")
+    return Condition(
+        "(offload_lag_minutes > on (table) offload:lag_objective_minutes) and on (table)"
+        f" (max by (table) (changes(watermark_timestamp_seconds[{stale}])) == 0)"
+        # a series that is younger has not stood still for that long
+        f" and on (table) (max by (table) (watermark_timestamp_seconds offset {stale}))",
+        f"watermark unchanged for {stale} while the lag is over its limit",
+    )
+
+
+def not_since_start(v: Values) -> Condition:
+    return Condition(
+        "offload:tables unless on (table) offload_last_success_timestamp"
+        ' or label_replace(max(offload_tables_configured) - count(offload:tables) > 0, "table", "some tables", "", "")'
+        ' or label_replace(sum(absent(offload_tables_configured)), "table", "every table", "", "")',
+        f"a configured table without one success since statsd_exporter started, for {v.text('not_since_start')};"
+        " also when fewer tables report than are configured",
+        v.text("not_since_start"),
+    )
+
+
+def consecutive_failures(v: Values) -> Condition:
+    failures, within, none = v.number("failures"), v.text("failures_within"), v.text("failures_no_success")
+    counted = 'sum by (table) (increase(offload_cycles_total{{status="{}"}}[{}]))'
+    return Condition(
+        # increase() extrapolates: three runs show as 2.9 to 3.1
+        f"{counted.format('failure', within)} > {failures - 0.5:g}"
+        f" unless on (table) ({counted.format('success', none)} > 0)",
+        f"{failures:g} failed runs within {within} and no success within {none}",
+    )
+
+
+def success_rate(v: Values) -> Condition:
+    within, least = v.text("success_rate_within"), v.number("success_rate_least_runs")
+    return Condition(
+        f"offload:success_ratio < {v.text('success_rate')}"
+        f" and on (table) sum by (table) (increase(offload_cycles_total[{within}])) > {least - 0.5:g}",
+        f"fewer than {v.number('success_rate'):.0%} of at least {least:g} runs within {within} ended well",
+    )
+
+
+def burn(v: Values, objective: str, pace: str) -> Condition:
+    """Both windows of a pair burn faster than its rate; the short one makes the alert clear soon."""
+    budget = 1 - v.number(f"{objective}_objective")
+    record = f"offload:{objective}_errors"
+    pairs, words = [], []
+    for one in v.burns(f"{objective}_{pace}"):
+        limit = f"{one.rate * budget:.4g}"
+        pairs.append(f"({record}:{one.long} > {limit} and on (table) {record}:{one.short} > {limit})")
+        words.append(f"{one.rate:g} times the allowed rate over {one.long} and {one.short}")
+    wait = v.text("freshness_fast_for") if (objective, pace) == ("freshness", "fast") else AT_ONCE
+    return Condition(" or on (table) ".join(pairs), "budget burns at " + ", or ".join(words), wait)
+
+
+def cycle_too_slow(v: Values) -> Condition:
+    return Condition(
+        "offload:cycle_seconds > on (table) offload:cycle_objective_seconds",
+        f"mean cycle of {v.text('cycle_within')} over {v.text('cycle_too_slow')} (or `alerts.cycle`)",
+    )
+
+
+def cycle_slow(v: Values) -> Condition:
+    share = v.seconds("cycle_slow") / v.seconds("cycle_too_slow")
+    return Condition(
+        f"(offload:cycle_seconds > on (table) (offload:cycle_objective_seconds * {share:.4g}))"
+        " <= on (table) offload:cycle_objective_seconds",
+        f"mean cycle of {v.text('cycle_within')} over {v.text('cycle_slow')} (or {share:.0%} of `alerts.cycle`)",
+    )
+
+
+def throughput(v: Values) -> Condition:
+    rate, rows = v.number("throughput"), v.number("throughput_least_rows")
+    return Condition(
+        f"offload:job_rows_per_second < {rate:g} and on (table) offload:job_rows > {rows:g}",
+        f"under {rate:,.0f} rows/s of job time, where more than {rows:,.0f} rows moved"
+        f" within {v.text('throughput_within')}",
+    )
+
+
+def ttl_critical(v: Values) -> Condition:
+    return Condition(
+        "offload:ttl_headroom_seconds < on (table) offload:ttl_objective_seconds",
+        f"the first unshipped row expires within {v.text('ttl_headroom_critical')} (or `alerts.ttl_headroom`)",
+    )
+
+
+def ttl_warning(v: Values) -> Condition:
+    times = v.seconds("ttl_headroom_warning") / v.seconds("ttl_headroom_critical")
+    return Condition(
+        f"(offload:ttl_headroom_seconds < on (table) (offload:ttl_objective_seconds * {times:g}))"
+        " >= on (table) offload:ttl_objective_seconds",
+        f"the first unshipped row expires within {v.text('ttl_headroom_warning')}"
+        f" (or {times:g} times `alerts.ttl_headroom`)",
+    )
+
+
+def mismatch(v: Values) -> Condition:
+    return Condition(
+        "max by (table) (offload_mismatched_windows) > 0",
+        f"windows that differ and were not healed, for {v.text('mismatch_for')}",
+        v.text("mismatch_for"),
+    )
+
+
+def regressed(v: Values) -> Condition:
+    memory = v.text("watermark_memory")
+    mark = "max by (table) ({})"
+    return Condition(
+        f"{mark.format(f'max_over_time(watermark_timestamp_seconds[{memory}])')}"
+        f" - {mark.format('watermark_timestamp_seconds')} > 0",
+        f"the watermark is before where it was within {memory}",
+    )
+
+
+def scheduler_down(v: Values) -> Condition:
+    beat, wait = v.text("scheduler_heartbeat"), v.text("scheduler_down_for")
+    return Condition('up{job="iceberg-scheduler"} == 0', f"no heartbeat within {beat}, for {wait}", wait)
+
+
+def dag_processor_down(v: Values) -> Condition:
+    within = v.text("dag_processor_heartbeat")
+    return Condition(
+        f"(sum(increase(airflow_dag_processor_heartbeat_total[{within}]))"
+        ' or max(up{job="statsd-exporter"} == 1) * 0) == 0',
+        f"no heartbeat within {within}, for {v.text('dag_processor_down_for')}",
+        v.text("dag_processor_down_for"),
+    )
+
+
+def import_errors(v: Values) -> Condition:
+    wait = v.text("import_errors_for")
+    return Condition("max(airflow_dag_import_errors) > 0", f"a DAG file does not import, for {wait}", wait)
+
+
+def pipeline_broken(v: Values) -> Condition:
+    within = v.text("pipeline_within")
+
+    def part(expr: str, name: str) -> str:
+        return f'label_replace({expr}, "part", "{name}", "", "")'
+
+    def grew(*metrics: str) -> str:
+        return " + ".join(f"sum(increase({m}[{within}]))" for m in metrics) + " > 0"
+
+    return Condition(
+        " or ".join(
+            (
+                part('sum(absent(up{job="statsd-exporter"} == 1))', "statsd_exporter can not be scraped"),
+                part('sum(absent(up{job="alertmanager"} == 1))', "Alertmanager can not be scraped"),
+                part(
+                    grew("statsd_exporter_tag_errors_total", "statsd_exporter_events_conflict_total"),
+                    "statsd_exporter refuses lines",
+                ),
+                part(grew("prometheus_rule_evaluation_failures_total"), "Prometheus fails to evaluate rules"),
+                part(grew("prometheus_notifications_dropped_total"), "Prometheus drops notifications"),
+            )
+        ),
+        "the exporter or Alertmanager can not be scraped, lines are refused, rules fail, or notifications are dropped,"
+        f" for {v.text('pipeline_broken_for')}",
+        v.text("pipeline_broken_for"),
+    )
+
+
+def watchdog() -> Condition:
+    return Condition("vector(1)", "always: its silence is the alert")
