@@ -71,8 +71,9 @@ torture: setup ## Play random faults until N rounds are done (N=20 SEED=1; ROUND
 lint: $(DONE)/airflow ## Check style, types, the walls between the rooms, and generated pages
 	@$(AIRFLOW)/ruff check .
 	@$(AIRFLOW)/ruff format --check .
-	@$(AIRFLOW)/mypy include spark_jobs local
+	@$(AIRFLOW)/mypy include spark_jobs local monitoring
 	@$(AIRFLOW)/lint-imports
+	@$(AIRFLOW)/python -m monitoring.generate --check
 	@$(AIRFLOW)/python docs/generate.py --check
 
 .PHONY: bench
@@ -84,8 +85,9 @@ bench-quick: setup ## The same with few rows and one round; writes nothing
 	@exec $(AIRFLOW)/python -m bench.run --quick $(ARGS)
 
 .PHONY: docs
-docs: $(DONE)/airflow ## Write the generated pages and the schema of the table specs
+docs: $(DONE)/airflow ## Write the generated pages, the rules of Prometheus and the schema of the table specs
 	@$(AIRFLOW)/python -m include.offload.spec.schema
+	@$(AIRFLOW)/python -m monitoring.generate
 	@$(AIRFLOW)/python docs/generate.py
 
 ## Set up

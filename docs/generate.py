@@ -1,8 +1,8 @@
 """Write the generated pages: `python docs/generate.py`. With `--check` nothing is written; exit 1 when one is stale.
 
-The sources are the registries `include/offload/errors.py` and `include/offload/metrics.py`, the tested cases of
-`docs/type_cases.py`, and the record of `make torture`, `tests/torture/record.json`. The page of the table specs has its
-own generator, `python -m include.offload.spec.schema`.
+The sources are the registries `include/offload/errors.py` and `include/offload/metrics.py`, the rules of `monitoring/`,
+the tested cases of `docs/type_cases.py`, and the record of `make torture`, `tests/torture/record.json`. The page of the
+table specs has its own generator, `python -m include.offload.spec.schema`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from docs import reliability_page  # noqa: E402
 from docs.error_notes import NOTES  # noqa: E402
 from docs.type_cases import types_page  # noqa: E402
 from include.offload import errors, metrics  # noqa: E402
+from monitoring import alerts, records, values  # noqa: E402
 
 HEADER = "<!-- Made by `python docs/generate.py`; do not edit. -->"
 GROUPS = {
@@ -74,8 +75,16 @@ def _next(step: str) -> str:
     return " ".join([f"`{' '.join(words[:end])}`", *words[end:]])
 
 
+FLEET = 1_000
+"""The number of tables that the docs state the number of series for."""
+
+
 def metrics_page() -> str:
     """docs/metrics.md."""
+    v = values.load("production")
+    recorded = records.records(v)
+    own = sum(metrics.series(m, FLEET) for m in metrics.REGISTRY.values())
+    by_rules = FLEET * sum(not one.labels for one in recorded) + sum(bool(one.labels) for one in recorded)
     return "\n".join(
         [
             "# Metrics\n",
@@ -84,6 +93,54 @@ def metrics_page() -> str:
             " [`monitoring/statsd-mapping.yaml`](../monitoring/statsd-mapping.yaml). Ages, lag and rates are not sent:"
             " a gauge that holds an age freezes when its sender dies. Instants are sent, ages computed from them.\n",
             metrics.markdown(),
+            "## Recording rules\n",
+            "What Prometheus computes from them, by `table` alone"
+            " ([`monitoring/records.py`](../monitoring/records.py)).\n",
+            "| series | meaning |\n| --- | --- |",
+            *(f"| `{_labelled(one)}` | {one.meaning} |" for one in recorded),
+            "\n## How many series\n",
+            f"For {FLEET:,} tables: {own:,} series of our own (no label but `table` grows; a histogram has"
+            f" {len(metrics.DURATION_BUCKETS) + 3} series a table) and at most {by_rules:,} by recording rules. Of"
+            " Airflow's metrics three histograms and one counter have a `dag_id`, two histograms and the counter a"
+            f" `task_id` too: {FLEET * _airflow_series():,} series more at most, with three tasks a table. No run, plan"
+            " or host is a label.\n",
+        ]
+    )
+
+
+def _labelled(one: records.Record) -> str:
+    return one.name + "".join(f'{{{k}="{x}"}}' for k, x in one.labels.items())
+
+
+def _airflow_series() -> int:
+    """A table's series of Airflow: 3 histograms by DAG, 2 by DAG and task, and a counter by task and 7 end states."""
+    histogram, tasks, states = len(metrics.DURATION_BUCKETS) + 3, 3, 7
+    return 3 * histogram + tasks * (2 * histogram + states)
+
+
+def alerts_page() -> str:
+    """docs/alerts.md."""
+    v = values.load("production")
+    return "\n".join(
+        [
+            "# Alerts\n",
+            HEADER + "\n",
+            "Thresholds and durations are in [`monitoring/values.yaml`](../monitoring/values.yaml), for production and,"
+            " shorter, for tests; `make docs` writes the rules from them. A table's own limits are in its spec:"
+            " `alerts: {lag: 1h, cycle: 20m, ttl_headroom: 2d}`. Lag is a sawtooth, so no alert looks at its peak, and"
+            " none fires on one failed run; a table of which nothing new has settled has no lag.\n",
+            "While Airflow's scheduler is down, alerts with the symptoms lag, failures and speed are silent. `data`"
+            " alerts, rows in danger, are never silenced. Routes and receivers:"
+            " [`monitoring/alertmanager/alertmanager.yml`](../monitoring/alertmanager/alertmanager.yml). Every alert is"
+            " proved at production durations by"
+            " [`monitoring/prometheus/tests/`](../monitoring/prometheus/tests/lag.yaml).\n",
+            "| alert | severity | symptom | when | runbook |",
+            "| --- | --- | --- | --- | --- |",
+            *(
+                f"| `{a.name}` | {a.severity} | {a.symptom} | {a.when} | `{alerts.RUNBOOKS[a.name]}` |"
+                for a in alerts.alerts(v)
+            ),
+            "",
         ]
     )
 
@@ -92,6 +149,7 @@ PAGES = {
     "docs/errors.md": errors_page,
     "docs/metrics.md": metrics_page,
     "docs/reliability.md": lambda: reliability_page.page(HEADER),
+    "docs/alerts.md": alerts_page,
     "docs/types.md": lambda: types_page(HEADER),
 }
 

