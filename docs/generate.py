@@ -101,8 +101,10 @@ def metrics_page() -> str:
             "\n## How many series\n",
             f"For {FLEET:,} tables: {own:,} series of our own (no label but `table` grows; a histogram has"
             f" {len(metrics.DURATION_BUCKETS) + 3} series a table) and at most {by_rules:,} by recording rules. Of"
-            " Airflow's metrics three histograms and one counter have a `dag_id`, two histograms and the counter a"
-            f" `task_id` too: {FLEET * _airflow_series():,} series more at most, with three tasks a table. No run, plan"
+            " Airflow's metrics, three histograms and two counters have a `dag_id`, two of the histograms also a"
+            " `run_type`, and two more histograms and a counter a `task_id`:"
+            f" {FLEET * _airflow_series():,} series more at most, with three tasks a table and scheduled and"
+            " manual runs. No run, plan"
             " or host is a label.\n",
         ]
     )
@@ -113,9 +115,9 @@ def _labelled(one: records.Record) -> str:
 
 
 def _airflow_series() -> int:
-    """A table's series of Airflow: 3 histograms by DAG, 2 by DAG and task, and a counter by task and 7 end states."""
-    histogram, tasks, states = len(metrics.DURATION_BUCKETS) + 3, 3, 7
-    return 3 * histogram + tasks * (2 * histogram + states)
+    """A table's series of Airflow: durations of runs by end and run type, their delay, tasks' times and end states."""
+    histogram, tasks, states, ends, run_types, missed = len(metrics.DURATION_BUCKETS) + 3, 3, 7, 2, 2, 1
+    return (ends * run_types + 1) * histogram + tasks * (2 * histogram + states) + missed
 
 
 def alerts_page() -> str:
@@ -134,6 +136,8 @@ def alerts_page() -> str:
             " [`monitoring/alertmanager/alertmanager.yml`](../monitoring/alertmanager/alertmanager.yml). Every alert is"
             " proved at production durations by"
             " [`monitoring/prometheus/tests/`](../monitoring/prometheus/tests/lag.yaml).\n",
+            "A table that is taken out of the specs keeps its last values in statsd_exporter, and so its alerts:"
+            " restart the exporter after it. The running tables report again with their next run.\n",
             "| alert | severity | symptom | when | runbook |",
             "| --- | --- | --- | --- | --- |",
             *(

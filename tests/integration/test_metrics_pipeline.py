@@ -1,16 +1,25 @@
-"""Every metric of the registry, through the real emitter and the real exporter, to its /metrics page."""
+"""Every metric through the real emitter, the real exporter and the real Prometheus: ours, and Airflow's that matter.
 
+Airflow's are sent by Airflow's own code, with the tags that it gives them, and each must be in Airflow's own registry
+of metrics with the same type: a name that a new version changes fails here.
+"""
+
+import json
 import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from statsd import StatsClient
 
 from include.offload.metrics import REGISTRY, Kind, Metrics
@@ -18,6 +27,8 @@ from include.offload.settings import ROOT, Settings
 
 MAPPING = ROOT / "monitoring" / "statsd-mapping.yaml"
 TABLE = "k2.silver_trades"
+PROMETHEUS = ROOT / ".venv" / "tools" / "bin" / "prometheus"
+DAG = "offload__k2__silver_trades"
 LIMIT_S = 15
 
 
@@ -162,3 +173,174 @@ def test_airflow_metrics_pass_with_tags_and_the_rest_is_dropped(exporter: tuple[
     )
     client.close()
     assert "unknown_metric" not in page
+
+
+# ----- and on into Prometheus
+
+
+@pytest.fixture(scope="module")
+def prometheus(exporter: tuple[int, int], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Prometheus that scrapes the exporter five times a second; its address."""
+    home, port = tmp_path_factory.mktemp("prometheus"), free_port(socket.SOCK_STREAM)
+    config = yaml.safe_load((ROOT / "monitoring/prometheus/prometheus.yml").read_text(encoding="utf-8"))
+    config["global"] = {"scrape_interval": "200ms", "scrape_timeout": "200ms"}
+    jobs = [j for j in config["scrape_configs"] if j["job_name"] == "statsd-exporter"]
+    jobs[0]["static_configs"] = [{"targets": [f"127.0.0.1:{exporter[1]}"]}]
+    (home / "prometheus.yml").write_text(yaml.safe_dump({"global": config["global"], "scrape_configs": jobs}))
+    process = subprocess.Popen(
+        [
+            str(PROMETHEUS),
+            f"--config.file={home / 'prometheus.yml'}",
+            f"--storage.tsdb.path={home / 'data'}",
+            f"--web.listen-address=127.0.0.1:{port}",
+            "--log.level=error",
+        ]
+    )
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def ask(prometheus: str, path: str, **query: str) -> Any:
+    url = f"{prometheus}/api/v1/{path}?{urllib.parse.urlencode(query)}"
+    with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310
+        return json.load(answer)["data"]
+
+
+def series(prometheus: str, selector: str) -> list[dict[str, Any]]:
+    """The series of a selector once there are some; else an AssertionError."""
+    end = time.monotonic() + LIMIT_S
+    while time.monotonic() < end:
+        try:
+            if found := ask(prometheus, "query", query=selector)["result"]:
+                return list(found)
+        except (urllib.error.URLError, ConnectionError):
+            pass
+        time.sleep(0.1)
+    raise AssertionError(f"Prometheus does not have {selector} after {LIMIT_S} s")
+
+
+def about(prometheus: str, name: str) -> dict[str, Any]:
+    """Type and help of a metric as Prometheus knows it."""
+    (found,) = ask(prometheus, "metadata", metric=name)[name]
+    return dict(found)
+
+
+def own_labels(one: dict[str, Any]) -> dict[str, str]:
+    return {k: v for k, v in one["metric"].items() if k not in {"__name__", "job", "instance"}}
+
+
+@pytest.mark.parametrize("metric", REGISTRY.values(), ids=list(REGISTRY))
+def test_prometheus_has_every_metric_with_labels_and_unit(metric, emitter: Metrics, prometheus: str) -> None:  # type: ignore[no-untyped-def]
+    labels = {k: {"table": "k2.into_prometheus", "version": "7.7"}.get(k, "y") for k in metric.labels}
+    send = {Kind.COUNTER: emitter.count, Kind.GAUGE: emitter.gauge, Kind.TIMING: emitter.timing}[metric.kind]
+    send(metric.name, 7, **labels)
+    name = f"{metric.name}_sum" if metric.kind is Kind.TIMING else metric.name
+    matchers = ",".join(f'{k}="{v}"' for k, v in labels.items())
+    (found,) = series(prometheus, f"{name}{{{matchers}}} == 7")
+    assert own_labels(found) == labels
+    told = about(prometheus, metric.name)
+    assert (told["type"], told["help"]) == (metric.kind.value, f"{metric.meaning} [{metric.unit}]")
+
+
+AIRFLOW_TAGS: dict[str, dict[str, str]] = {
+    "dagrun.duration.success": {"dag_id": DAG, "run_type": "scheduled"},
+    "dagrun.duration.failed": {"dag_id": DAG, "run_type": "manual"},
+    "dagrun.schedule_delay": {"dag_id": DAG},
+    "task.duration": {"dag_id": DAG, "task_id": "offload"},
+    "task.queued_duration": {"dag_id": DAG, "task_id": "offload", "queue": "default"},
+    "ti.finish": {"dag_id": DAG, "task_id": "offload", "state": "success"},
+    "pool.open_slots": {"pool_name": "offload_spark"},
+    "pool.running_slots": {"pool_name": "offload_spark"},
+    "pool.queued_slots": {"pool_name": "offload_spark"},
+    "pool.starving_tasks": {"pool_name": "offload_spark"},
+    "executor.open_slots": {"status": "open", "executor_class_name": "LocalExecutor"},
+    "executor.queued_tasks": {"status": "queued", "executor_class_name": "LocalExecutor"},
+    "executor.running_tasks": {"status": "running", "executor_class_name": "LocalExecutor"},
+    "deadline_alerts.deadline_missed": {"dag_id": DAG, "dagrun_id": "scheduled__2026-11-22T06:15:00+00:00"},
+}
+"""The tags that Airflow 3.3 gives these metrics; the others have none."""
+DROPPED_TAGS = {"dagrun_id"}
+SEND = """
+import json, sys
+from airflow._shared.observability.metrics import stats
+from airflow._shared.observability.metrics.metrics_registry import MetricsRegistry
+from airflow.configuration import conf
+from airflow.observability.metrics.stats_utils import get_stats_factory
+stats.initialize(factory=get_stats_factory(), export_legacy_names=conf.getboolean("metrics", "legacy_names_on"))
+registry = MetricsRegistry()
+types = {}
+for name, tags in json.load(sys.stdin).items():
+    types[name] = (registry.get(name) or {}).get("type")
+    if types[name] == "counter":
+        stats.incr(name, 7, tags=tags)
+    elif types[name] == "gauge":
+        stats.gauge(name, 7, tags=tags)
+    elif types[name] == "timer":
+        stats.timing(name, 7000.0, tags=tags)
+print(json.dumps(types))
+"""
+
+
+def airflow_rules() -> dict[str, dict[str, str]]:
+    """The rules of the mapping that are for Airflow, by Airflow's name."""
+    rules = yaml.safe_load(MAPPING.read_text(encoding="utf-8"))["mappings"]
+    return {r["match"].removeprefix("airflow."): r for r in rules if r["match"].startswith("airflow.")}
+
+
+def stack_settings(port: int) -> dict[str, str]:
+    """The section [metrics] of the one-machine stack as environment variables, sending to this port."""
+    text = (ROOT / "local/airflow.py").read_text(encoding="utf-8")
+    assert '"statsd_disabled_tags": "job_id,run_id,dagrun_id"' in text
+    options = {
+        "statsd_on": "True",
+        "statsd_host": "127.0.0.1",
+        "statsd_port": str(port),
+        "statsd_prefix": "airflow",
+        "statsd_influxdb_enabled": "True",
+        "legacy_names_on": "False",
+        "statsd_disabled_tags": "job_id,run_id,dagrun_id",
+    }
+    return {f"AIRFLOW__METRICS__{k.upper()}": v for k, v in options.items()}
+
+
+@pytest.fixture(scope="module")
+def airflow_types(exporter: tuple[int, int], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | None]:
+    """Every metric of Airflow that the mapping names, sent once by Airflow; their types in Airflow's registry."""
+    home = {"PATH": os.environ["PATH"], "AIRFLOW_HOME": str(tmp_path_factory.mktemp("airflow"))}
+    done = subprocess.run(
+        [sys.executable, "-c", SEND],
+        input=json.dumps({name: AIRFLOW_TAGS.get(name, {}) for name in airflow_rules()}),
+        env=home | stack_settings(exporter[0]),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    types: dict[str, str | None] = json.loads(done.stdout.splitlines()[-1])
+    return types
+
+
+def test_the_tags_are_those_of_mapped_metrics() -> None:
+    assert set(AIRFLOW_TAGS) <= set(airflow_rules())
+
+
+@pytest.mark.parametrize("name", list(airflow_rules()))
+def test_prometheus_has_airflows_metrics_by_the_names_of_its_registry(
+    name: str, airflow_types: dict[str, str | None], prometheus: str
+) -> None:
+    rule = airflow_rules()[name]
+    assert airflow_types[name], f"Airflow's registry has no metric {name}: it was renamed or removed"
+    as_mapped = {"counter": "counter", "gauge": "gauge", "timer": "observer"}[str(airflow_types[name])]
+    assert rule["match_metric_type"] == as_mapped
+    histogram = as_mapped == "observer"
+    (found,) = series(prometheus, rule["name"] + ("_sum" if histogram else "") + "> 6")
+    assert float(found["value"][1]) >= 7
+    wanted = {k: v for k, v in AIRFLOW_TAGS.get(name, {}).items() if k not in DROPPED_TAGS}
+    assert own_labels(found) == wanted
+    assert about(prometheus, rule["name"])["type"] == ("histogram" if histogram else as_mapped)
+    if histogram:
+        assert rule["name"].endswith("_seconds")
