@@ -18,6 +18,8 @@ from local.paths import ROOT, TOOLS, Home
 PROFILES = ("production", "fast")
 SCRAPE = {"production": "15s", "fast": "2s"}
 """How often metrics are fetched and rules evaluated."""
+RESEND = {"production": "1m", "fast": "5s"}
+"""How often a firing alert is sent again; the first is Prometheus' default."""
 KEPT = "15d"
 """How long Prometheus keeps samples: the longest window of a rule is three days."""
 CONFIG = ROOT / "monitoring" / "prometheus" / "prometheus.yml"
@@ -52,6 +54,8 @@ def prometheus_command(home: Home) -> list[str]:
         f"--storage.tsdb.path={home.prometheus}",
         f"--storage.tsdb.retention.time={KEPT}",
         f"--web.listen-address={_address('PROMETHEUS')}",
+        # what is sent before Alertmanager is found is lost until it is sent again
+        f"--rules.alert.resend-delay={RESEND[profile()]}",
         "--log.level=warn",
     ]
 

@@ -16,6 +16,8 @@ from include.offload.errors import REGISTRY as ERRORS
 from include.offload.metrics import DURATION_BUCKETS, MAX_NAME, REGISTRY, Kind, Metrics, stat_name
 from include.offload.model import Action, Outcome, Plan, PlannedWindow, WindowState
 from include.offload.settings import Settings
+from include.offload.spec.model import TableSpec
+from include.orchestration import bundle
 
 MAPPING = Path(__file__).resolve().parents[2] / "monitoring" / "statsd-mapping.yaml"
 
@@ -237,3 +239,42 @@ def test_without_a_port_it_says_so_once(caplog: pytest.LogCaptureFixture) -> Non
 def test_a_call_that_the_registry_does_not_know_is_a_mistake_in_the_code(call: Any) -> None:
     with pytest.raises(ValueError):  # noqa: PT011
         call(Metrics(Settings(statsd_port=None)))
+
+
+def spec(identity: str, **alerts: str) -> TableSpec:
+    return TableSpec.model_validate({"identity": identity, "cursor": "ts", "alerts": alerts})
+
+
+def test_a_table_is_announced_with_what_its_spec_fixes(wire: tuple[Metrics, socket.socket]) -> None:
+    emitter, receiver = wire
+    emitter.announce([spec("k2.a", lag="1h"), spec("k2.b")], configured=2)
+    sent: set[str] = set()
+    while "offload_ttl_headroom_objective_seconds,table=k2.b:0|g" not in sent:
+        sent |= set(read(receiver))
+    assert sent >= {
+        "offload_tables_configured:2|g",
+        "offload_cycles_total,table=k2.b,status=success:0|c",
+        "offload_settle_seconds,table=k2.a:120.0|g",
+        "offload_window_seconds,table=k2.a:300.0|g",
+        "offload_lag_objective_seconds,table=k2.a:3600|g",
+        "offload_lag_objective_seconds,table=k2.b:0|g",
+    }
+
+
+def test_a_run_announces_its_neighbours_so_that_a_table_that_never_runs_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    specs = [spec(f"k2.t{n:04}") for n in range(1000)]
+    monkeypatch.setattr(bundle, "_parsed", tuple(specs))
+    chosen, configured = bundle.to_announce(specs[995])
+    assert [s.identity for s in chosen] == [f"k2.t{n % 1000:04}" for n in range(995, 1016)]
+    assert configured == 1000
+    monkeypatch.setattr(bundle, "_parsed", tuple(specs[:10]))
+    assert len(bundle.to_announce(specs[4])[0]) == 10
+    assert bundle.to_announce(spec("k2.other")) == ((spec("k2.other"),), None)
+
+
+def test_series_are_counted_as_prometheus_has_them() -> None:
+    assert metrics.series(REGISTRY["offload_info"], 1000) == 1
+    assert metrics.series(REGISTRY["offload_errors_total"], 1000) == 3 * 1000
+    assert metrics.series(REGISTRY["offload_duration_seconds"], 10) == (11 + 1 + 2) * 10
