@@ -136,6 +136,9 @@ def alerts_page() -> str:
             " [`monitoring/alertmanager/alertmanager.yml`](../monitoring/alertmanager/alertmanager.yml). Every alert is"
             " proved at production durations by"
             " [`monitoring/prometheus/tests/`](../monitoring/prometheus/tests/lag.yaml).\n",
+            "On one machine `bin/offload stack start` starts Prometheus and Alertmanager with everything else"
+            " (`monitoring` alone starts the two and the exporter). `OFFLOAD_ALERT_WEBHOOK=URL` makes every receiver"
+            " post there, `OFFLOAD_ALERT_PROFILE=fast` takes the rules with short durations.\n",
             "A table that is taken out of the specs keeps its last values in statsd_exporter, and so its alerts:"
             " restart the exporter after it. The running tables report again with their next run.\n",
             "| alert | severity | symptom | when | runbook |",
