@@ -38,6 +38,7 @@ RUNBOOKS: dict[str, str] = {
     "IcebergOffloadTTLHeadroomCritical": DATA,
     "IcebergOffloadTTLHeadroomWarning": DATA,
     "IcebergOffloadRowsMismatch": DATA,
+    "IcebergOffloadTTLGuardStopped": DATA,
     "IcebergOffloadMetricsPipelineBroken": DATA,
     "Watchdog": "README.md",
 }
@@ -234,7 +235,16 @@ def _data(v: Values) -> tuple[Alert, ...]:
             "data",
             c.mismatch(v),
             f"ClickHouse and Iceberg differ for {T}",
-            f"{{{{ $value }}}} windows of {T} differ between ClickHouse and Iceberg and were not healed.",
+            f"{T}: {{{{ $value }}}} {{{{ $labels.what }}}} differ between ClickHouse and Iceberg and were not healed.",
+        ),
+        _alert(
+            "TTLGuardStopped",
+            "warning",
+            "data",
+            c.guard_stopped(v),
+            f"Nothing of {T} expires: the TTL guard holds TTL merges",
+            f"TTL merges of the source of {T} have been stopped for {v.text('guard_stopped_for')} so that unshipped rows"
+            " stay; meanwhile its disk fills.",
         ),
         _alert(
             "WatermarkRegressed",

@@ -77,8 +77,11 @@ def consecutive_failures(v: Values) -> Condition:
     counted = 'sum by (table) (increase(offload_cycles_total{{status="{}"}}[{}]))'
     return Condition(
         # increase() extrapolates: three runs show as 2.9 to 3.1
-        f"{counted.format('failure', within)} > {failures - 0.5:g}"
-        f" unless on (table) ({counted.format('success', none)} > 0)",
+        f"({counted.format('failure', within)} > {failures - 0.5:g}"
+        f" unless on (table) ({counted.format('success', none)} > 0))"
+        # a success after the last failure ends it for good, also when no run follows
+        " unless on (table) (max by (table) (offload_last_success_timestamp)"
+        " > on (table) max by (table) (offload_last_failure_timestamp))",
         f"{failures:g} failed runs within {within} and no success within {none}",
     )
 
@@ -148,10 +151,25 @@ def ttl_warning(v: Values) -> Condition:
 
 
 def mismatch(v: Values) -> Condition:
+    found = {
+        "offload_mismatched_windows": "windows",
+        "offload_verify_mismatched_windows": "windows (seen by verify or reconcile)",
+        "offload_late_rows_beyond_horizon": "rows that came after the horizon",
+    }
     return Condition(
-        "max by (table) (offload_mismatched_windows) > 0",
-        f"windows that differ and were not healed, for {v.text('mismatch_for')}",
+        " or ".join(
+            f'label_replace(max by (table) ({metric}) > 0, "what", "{what}", "", "")' for metric, what in found.items()
+        ),
+        "a run, `bin/offload verify` or `reconcile` found windows that differ, or rows came after the horizon, and nothing healed it"
+        f" for {v.text('mismatch_for')}",
         v.text("mismatch_for"),
+    )
+
+
+def guard_stopped(v: Values) -> Condition:
+    wait = v.text("guard_stopped_for")
+    return Condition(
+        "max by (table) (offload_ttl_guard_stopped) > 0", f"`ttl_guard: stop` has held TTL merges for {wait}", wait
     )
 
 

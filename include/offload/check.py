@@ -29,7 +29,7 @@ from include.offload.ledger.looks import Look
 from include.offload.ledger.store import Head, Landed
 from include.offload.lookback import LookBack, late_note, look_back
 from include.offload.model import Evolution, Extent, Plan, Projection, SourceTable, Target, earliest
-from include.offload.planning import Leave, Left, Rules, decide, describe_left
+from include.offload.planning import Left, Rules, decide, describe_left
 from include.offload.slicing import cut, rows_per_slice
 from include.offload.source.client import Client
 from include.offload.source.describe import describe
@@ -105,7 +105,7 @@ def check_extent(ctx: Context, spec: TableSpec, request: RunRequest) -> CheckRes
         settle_us=spec.settle_us,
         pending_windows=len(result.plan.windows),
         pending_rows=result.plan.rows,
-        mismatched_windows=sum(x.reason is not Leave.UNKNOWN for x in result.left),
+        mismatched_windows=sum(x.differs for x in result.left),
         first_expiry_us=look.first_expiry_us,
         now_us=look.seen_us,
         late_beyond_horizon=look.late_rows,

@@ -172,7 +172,15 @@ REGISTRY: dict[str, Metric] = {
             "offload_mismatched_windows",
             Kind.GAUGE,
             "windows",
-            "Windows that differ between ClickHouse and Iceberg and were not healed",
+            "Windows that differ between ClickHouse and Iceberg and that the last run did not heal",
+            ("table",),
+        ),
+        Metric(
+            "offload_verify_mismatched_windows",
+            Kind.GAUGE,
+            "windows",
+            "Windows in which the last `bin/offload verify` or `reconcile` found a difference that stays;"
+            " a verify of all of them without one sets it to 0",
             ("table",),
         ),
         Metric(
@@ -388,9 +396,9 @@ class Metrics:
         if final:
             self.count("offload_cycles_total", table=table, status="failure")
 
-    def mismatched(self, table: str, windows: int) -> None:
-        """How many windows a verify found to differ."""
-        self.gauge("offload_mismatched_windows", windows, table=table)
+    def verified(self, table: str, windows: int) -> None:
+        """How many windows a verify or reconcile left different; 0 only when a verify compared all of them."""
+        self.gauge("offload_verify_mismatched_windows", windows, table=table)
 
     def close(self) -> None:
         """Closes the socket; the emitter stays usable as one that does nothing."""

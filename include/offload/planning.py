@@ -33,12 +33,27 @@ class LedgerWindow:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """A window that planning looked at and did not touch, with the reason that an operator reads."""
+    """A window that planning looked at and did not touch, with the reason that an operator reads.
+
+    expired: rows or column values of it may be gone from the source by TTL, or its TTL can't be read.
+    """
 
     window: int
     reason: Leave
     rows: int
     ledger_rows: int
+    expired: bool = False
+
+    @property
+    def differs(self) -> bool:
+        """Whether lake and source should be equal there and are not.
+
+        After another projection nothing is known. Of what expired or went with its partition only more rows count: that
+        the lake keeps what the source no longer has is what it is for.
+        """
+        if self.expired or self.reason is Leave.KEPT:
+            return self.rows > self.ledger_rows
+        return self.reason is not Leave.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +109,8 @@ def decide(
             continue
         expiry = earliest(state.expiry_us, known.state.expiry_us)
         if isinstance(verdict, Leave):
-            left.append(Left(number, verdict, state.rows, known.state.rows))
+            expired = rules.safe_until_us is None or (expiry is not None and expiry <= extent.now_us)
+            left.append(Left(number, verdict, state.rows, known.state.rows, expired))
         else:
             ship.append(PlannedWindow(number, verdict, state.rows, state.hash, known.state.rows, expiry))
     return Decision(tuple(ship), tuple(left))

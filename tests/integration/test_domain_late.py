@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,16 @@ VERSIONED = (
 def status(t: DomainTable) -> TableStatus:
     (found,) = overview(t.ctx, [t.spec]).tables
     return found
+
+
+@pytest.fixture
+def statsd(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """Where the command line sends its metrics."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as heard:
+        heard.bind(("127.0.0.1", 0))
+        heard.settimeout(2)
+        monkeypatch.setenv("OFFLOAD_STATSD_PORT", str(heard.getsockname()[1]))
+        yield heard
 
 
 def offload(*args: str, code: int = 0) -> Any:
@@ -117,7 +129,9 @@ def test_the_survey_waits_its_time_and_a_mended_range_is_counted_again_at_once(t
     assert t.run(from_us=t.at(0), to_us=t.at(1)).rows == 12
 
 
-def test_the_command_reconciles_a_range_and_shows_first_what_it_would_do(table: MakeDomainTable) -> None:
+def test_the_command_reconciles_a_range_and_shows_first_what_it_would_do(
+    table: MakeDomainTable, statsd: socket.socket
+) -> None:
     t = table(spec=SHORT, settings=load(survey_every_s=0)).fill(0, 1, 2)
     t.run()
     t.insert(0, rows=3, sym="late")
@@ -129,6 +143,9 @@ def test_the_command_reconciles_a_range_and_shows_first_what_it_would_do(table: 
     assert (done["run"]["status"], done["run"]["rows"]) == ("committed", 13)
     (refused,) = done["refused"]
     assert (refused["error"], refused["reason"], refused["from_us"]) == ("OFL-407", "shrunk", t.at(2))
+    found = f"offload_verify_mismatched_windows,table={t.identity}:1|g"
+    while statsd.recv(65536).decode() != found:
+        """A TimeoutError when it does not come."""
     assert t.lake_ids() == sorted([*t.source_ids(), 25])
     t.unverifiable = "ClickHouse lost a row that the lake keeps"
 

@@ -44,6 +44,7 @@ OURS = {
     "TTLHeadroomWarning",
     "HasNotOffloadedSinceStart",
     "RowsMismatch",
+    "TTLGuardStopped",
     "DagImportErrors",
     "DagProcessorDown",
     "MetricsPipelineBroken",
@@ -109,6 +110,11 @@ def test_every_expected_alert_has_all_its_annotations() -> None:
 
 def test_the_alerts_have_the_names_of_the_seeds_and_ours() -> None:
     assert set(ALERTS) == {f"IcebergOffload{n}" for n in SEEDS | OURS} | {"Watchdog"}
+
+
+def test_the_series_of_the_seeds_that_are_no_longer_sent_are_recorded() -> None:
+    recorded = {(one.name, tuple(one.labels.values())) for one in records(PRODUCTION)}
+    assert {("offload_lag_minutes", ()), ("up", ("iceberg-scheduler",))} <= recorded
 
 
 def test_the_written_rules_are_the_generated_ones() -> None:
@@ -185,6 +191,7 @@ def test_rows_in_danger_are_never_silenced() -> None:
         "TTLHeadroomCritical",
         "TTLHeadroomWarning",
         "RowsMismatch",
+        "TTLGuardStopped",
         "WatermarkRegressed",
     }
     symptoms = {one.symptom for one in ALERTS.values()}

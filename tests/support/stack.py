@@ -60,6 +60,7 @@ def stack(names: list[str]) -> Iterator[Servers]:
                 env.delenv(name)
         env.setenv("OFFLOAD_HOME", str(home))
         env.setenv("OFFLOAD_PORT_BASE", os.environ.get("OFFLOAD_TEST_PORT_BASE", PORT_BASE))
+        env.setenv("OFFLOAD_ALERT_PROFILE", "fast")
         env.setenv("OFFLOAD_TABLES", str(servers.tables))
         env.setenv("OFFLOAD_CRASH_DIR", str(servers.crashes))
         env.setenv("PYICEBERG_HOME", str(home / "secrets"))
@@ -79,6 +80,12 @@ def stack(names: list[str]) -> Iterator[Servers]:
 def start(names: list[str]) -> None:
     """Start these servers or groups in the stack of this process's settings, in a process of its own."""
     done = _local("start", *names)
+    assert done.returncode == 0, done.stderr
+
+
+def stop(names: list[str]) -> None:
+    """Stop these servers of the stack; their data stays."""
+    done = _local("stop", *names)
     assert done.returncode == 0, done.stderr
 
 

@@ -163,11 +163,41 @@ def test_rule_18_the_expiry_that_is_frozen_is_the_earlier_one_of_now_and_before(
 @pytest.mark.parametrize("force", [False, True])
 def test_rule_18_nothing_is_replaced_while_the_ttl_can_not_be_read(force: bool) -> None:
     found = judged(cell(1, 6, 8), shipped(1, 5), force=force, safe_until_us=None, follow_deletes=True)
-    assert found == Left(1, Leave.EXPIRING, 6, 5)
+    assert found == Left(1, Leave.EXPIRING, 6, 5, expired=True)
 
 
 def test_rule_18_a_window_that_expired_whole_is_left_even_when_deletes_are_followed() -> None:
-    assert judged(None, shipped(1, 5, expiry=NOW - 1), follow_deletes=True) == Left(1, Leave.EXPIRING, 0, 5)
+    assert judged(None, shipped(1, 5, expiry=NOW - 1), follow_deletes=True) == Left(
+        1, Leave.EXPIRING, 0, 5, expired=True
+    )
+
+
+# ---- what is left and must be said ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("left", "differs"),
+    [
+        (Left(1, Leave.SHRUNK, 4, 5), True),
+        (Left(1, Leave.UNKNOWN, 5, 5), False),
+        (Left(1, Leave.EXPIRING, 5, 5), True),
+        (Left(1, Leave.EXPIRING, 4, 5), True),
+        (Left(1, Leave.EXPIRING, 4, 5, expired=True), False),
+        (Left(1, Leave.EXPIRING, 5, 5, expired=True), False),
+        (Left(1, Leave.EXPIRING, 6, 5, expired=True), True),
+        (Left(1, Leave.KEPT, 4, 5), False),
+        (Left(1, Leave.KEPT, 6, 5), True),
+    ],
+    ids=str,
+)
+def test_that_the_lake_keeps_what_expired_is_no_difference(left: Left, differs: bool) -> None:
+    """A table whose horizon is longer than its TTL has such windows in every run, and nothing is wrong with it."""
+    assert left.differs is differs
+
+
+@pytest.mark.parametrize(("expiry", "expired"), [(NOW, True), (NOW + 1, False)])
+def test_a_window_has_expired_from_its_expiry_on(expiry: int, expired: bool) -> None:
+    assert judged(cell(1, 4, 8, expiry), shipped(1, 5, 7, SAFE)) == Left(1, Leave.EXPIRING, 4, 5, expired)
 
 
 # ---- rule 19: shrunk windows -----------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -21,24 +22,32 @@ from include.offload.spec.load import load_specs
 from local import ports
 from local.stack import Stack
 
+PORT_BASE = "27800"
 LIMIT_S = 40
 TABLE = "k2.silver_trades"
 
 
-@pytest.fixture
-def monitored(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
-    """The exporter, Prometheus and Alertmanager of a stack of their own, with the fast rules."""
+@pytest.fixture(scope="module")
+def monitored() -> Iterator[Stack]:
+    """The exporter, Prometheus and Alertmanager of a stack of their own, with the fast rules.
+
+    Its settings are this process's only as long as the module runs.
+    """
     home = Path(tempfile.mkdtemp(prefix="offload-monitored-"))
-    monkeypatch.setenv("OFFLOAD_HOME", str(home))
-    monkeypatch.setenv("OFFLOAD_PORT_BASE", "27800")
-    monkeypatch.setenv("OFFLOAD_ALERT_PROFILE", "fast")
-    stack = Stack(home)
-    try:
-        stack.start(["monitoring"])
-        yield stack
-    finally:
-        stack.stop()
-        shutil.rmtree(home, ignore_errors=True)
+    with pytest.MonkeyPatch.context() as env:
+        for name in [n for n in os.environ if n.startswith(("OFFLOAD_", "PYICEBERG_"))]:
+            env.delenv(name)
+        env.setenv("OFFLOAD_HOME", str(home))
+        env.setenv("OFFLOAD_PORT_BASE", PORT_BASE)
+        env.setenv("OFFLOAD_ALERT_PROFILE", "fast")
+        stack = Stack(home)
+        try:
+            stack.start(["monitoring"])
+            yield stack
+        finally:
+            left = stack.stop()
+            shutil.rmtree(home)
+        assert not left, f"processes that had to be killed: {left}"
 
 
 def get(name: str, path: str) -> Any:
@@ -101,9 +110,9 @@ def test_a_fault_fires_is_delivered_and_clears(monitored: Stack) -> None:
         groups = get("PROMETHEUS", "/api/v1/rules")["data"]["groups"]
         assert {rule["health"] for group in groups for rule in group["rules"]} <= {"ok", "unknown"}
 
-        emitter.mismatched(TABLE, 3)
+        emitter.verified(TABLE, 3)
         airflow.until(lambda: "IcebergOffloadRowsMismatch" in delivered(), "the mismatch is delivered")
-        emitter.mismatched(TABLE, 0)
+        emitter.verified(TABLE, 0)
         airflow.until(lambda: firing() == {"Watchdog"}, "the mismatch clears")
     finally:
         emitter.close()

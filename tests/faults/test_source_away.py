@@ -1,0 +1,73 @@
+"""ClickHouse stops under a running Airflow: its alert fires within its time, is delivered, and clears after a restart.
+
+The rules are those of production with the durations of the fast profile (monitoring/values.yaml).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.parse
+import urllib.request
+from typing import Any
+
+import pytest
+
+from local import ports
+from monitoring.values import load
+from tests.support.airflow_driver import TASKS, Driver, poll
+from tests.support.stack import Servers, start, stop
+from tests.support.tables import MakeTable
+
+pytestmark = pytest.mark.timeout(600)
+GREEN = dict.fromkeys(TASKS, "success")
+ALERT = "IcebergOffloadConsecutiveFailures"
+FAST = load("fast")
+REACTION_S = 20
+"""To scrape, evaluate, group and deliver: each takes two seconds at most in the fast profile; the machine is shared."""
+
+
+def get(server: str, path: str, **query: str) -> Any:
+    url = f"http://127.0.0.1:{ports.port(server)}{path}?{urllib.parse.urlencode(query)}"
+    with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310
+        return json.load(answer)
+
+
+def value(query: str) -> float | None:
+    """What Prometheus says; None without a series."""
+    found = get("PROMETHEUS", "/api/v1/query", query=query)["data"]["result"]
+    return float(found[0]["value"][1]) if found else None
+
+
+def about(table: str) -> dict[str, dict[str, Any]]:
+    """The alerts about a table that Prometheus has delivered and not taken back, by name."""
+    found = get("ALERTMANAGER", "/api/v2/alerts", filter=f'table="{table}"')
+    return {one["labels"]["alertname"]: one for one in found}
+
+
+def test_a_stopped_clickhouse_is_an_alert_that_clears_after_the_restart(
+    airflow: Driver, make_table: MakeTable, full_stack: Servers
+) -> None:
+    table = make_table("source_away").create().insert(50).write_spec()
+    airflow.discover(table.dag_id)
+    assert airflow.green(airflow.ask(table.dag_id)) == GREEN
+    shipped = time.monotonic()
+    poll(lambda: value('up{job="iceberg-scheduler"}') == 1, 30, "the scheduler's heartbeat is not seen")
+    poll(lambda: value(f'offload_lag_minutes{{table="{table.identity}"}}') == 0, 30, "the table has no lag yet")
+    assert about(table.identity) == {}
+
+    stop(["clickhouse"])
+    try:
+        assert airflow.finished(airflow.ask(table.dag_id))["check_extent"] == "failed"
+        waits = shipped + FAST.seconds("failures_no_success") - time.monotonic()
+        fired = poll(lambda: about(table.identity).get(ALERT), max(0.0, waits) + REACTION_S, f"{ALERT} was not sent")
+    finally:
+        start(["clickhouse"])
+    assert (fired["labels"]["severity"], fired["status"]["state"]) == ("critical", "active")
+    assert fired["annotations"]["runbook_url"].endswith(f"iceberg-offload-failure.md#{ALERT.lower()}")
+    assert about(table.identity).keys() == {ALERT}, "one fault, one alert about the table"
+
+    table.insert(20, hours_ago=2)
+    assert airflow.green(airflow.ask(table.dag_id)) == GREEN
+    poll(lambda: about(table.identity) == {}, REACTION_S, f"{ALERT} did not clear")
+    table.whole()
