@@ -124,14 +124,14 @@ def verify(ctx: Context, spec: TableSpec, from_us: int | None = None, to_us: int
     What it finds is sent as a metric too. Raises OFL-309 when the Iceberg table is gone, OFL-407 when there is nothing
     to compare.
     """
-    report = _compare(ctx, spec, from_us, to_us)
+    report = _read_both(ctx, spec, from_us, to_us)
     if not report.ok or (from_us is None and to_us is None):
         # a part without faults says nothing of a fault that was found elsewhere
         ctx.metrics.verified(spec.identity, 0 if report.ok else max(1, len(report.differences)))
     return report
 
 
-def _compare(ctx: Context, spec: TableSpec, from_us: int | None, to_us: int | None) -> VerifyReport:
+def _read_both(ctx: Context, spec: TableSpec, from_us: int | None, to_us: int | None) -> VerifyReport:
     started = time.monotonic()
     head = ctx.ledger.head(spec.identity)
     table = find_table(ctx.catalog, (spec.target.namespace, spec.target.table), spec.identity)

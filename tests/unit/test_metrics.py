@@ -306,7 +306,7 @@ def test_what_verify_finds_is_sent_and_a_part_without_faults_takes_nothing_back(
     from_us: int | None,
     sent: str | None,
 ) -> None:
-    monkeypatch.setattr(verify, "_compare", lambda *_: found)
+    monkeypatch.setattr(verify, "_read_both", lambda *_: found)
     context = Context(Settings(statsd_port=wire[1].getsockname()[1]))
     verify.verify(context, spec("k2.a"), from_us)
     context.metrics.count("offload_rows_total", table="k2.end")
