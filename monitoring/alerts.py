@@ -243,8 +243,8 @@ def _data(v: Values) -> tuple[Alert, ...]:
             "data",
             c.guard_stopped(v),
             f"Nothing of {T} expires: the TTL guard holds TTL merges",
-            f"TTL merges of the source of {T} have been stopped for {v.text('guard_stopped_for')} so that unshipped rows"
-            " stay; meanwhile its disk fills.",
+            f"TTL merges of the source of {T} have been stopped for {v.text('guard_stopped_for')} so that unshipped"
+            " rows stay; meanwhile its disk fills.",
         ),
         _alert(
             "WatermarkRegressed",

@@ -160,8 +160,8 @@ def mismatch(v: Values) -> Condition:
         " or ".join(
             f'label_replace(max by (table) ({metric}) > 0, "what", "{what}", "", "")' for metric, what in found.items()
         ),
-        "a run, `bin/offload verify` or `reconcile` found windows that differ, or rows came after the horizon, and nothing healed it"
-        f" for {v.text('mismatch_for')}",
+        "a run, `bin/offload verify` or `reconcile` found windows that differ, or rows came after the horizon, and"
+        f" nothing healed it for {v.text('mismatch_for')}",
         v.text("mismatch_for"),
     )
 

@@ -172,7 +172,7 @@ def test_rule_18_a_window_that_expired_whole_is_left_even_when_deletes_are_follo
     )
 
 
-# ---- what is left and must be said ------------------------------------------------------------------------------------
+# ---- what is left and must be said -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
