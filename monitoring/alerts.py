@@ -6,15 +6,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 from monitoring import conditions as c
+from monitoring.panels import OVERVIEW, PIPELINE, TABLE, Overview, Pipeline, Table
 from monitoring.values import Values
 
 PREFIX = "IcebergOffload"
 LAG, FAILURE = "iceberg-offload-lag.md", "iceberg-offload-failure.md"
 SPEED, WATERMARK = "iceberg-offload-performance.md", "iceberg-offload-watermark-recovery.md"
 SCHEDULER, DATA = "iceberg-scheduler-recovery.md", "iceberg-offload-data-at-risk.md"
-OVERVIEW, TABLE, PIPELINE = "offload-overview", "offload-table", "offload-pipeline"
 
 RUNBOOKS: dict[str, str] = {
     "IcebergOffloadConsecutiveFailures": FAILURE,
@@ -44,6 +45,36 @@ RUNBOOKS: dict[str, str] = {
 }
 """The runbook of each alert. The heading in it is the alert's own name, so its anchor is the name in lower case."""
 
+PANELS: dict[str, IntEnum] = {
+    "IcebergOffloadConsecutiveFailures": Table.RUNS,
+    "IcebergOffloadSuccessRateLow": Table.SUCCESS,
+    "IcebergOffloadSuccessBurnFast": Table.SUCCESS,
+    "IcebergOffloadSuccessBurnSlow": Table.SUCCESS,
+    "IcebergOffloadLagCritical": Table.LAG,
+    "IcebergOffloadLagElevated": Table.TROUGH,
+    "IcebergOffloadFallingBehind": Table.LAG,
+    "IcebergOffloadFreshnessBurnFast": Table.FRESH,
+    "IcebergOffloadFreshnessBurnSlow": Table.FRESH,
+    "IcebergOffloadCycleTooSlow": Table.CYCLE,
+    "IcebergOffloadCycleSlow": Table.CYCLE,
+    "IcebergOffloadThroughputLow": Table.SPEED,
+    "IcebergOffloadWatermarkStale": Table.STANDS,
+    # the table may be one that nobody knows by name
+    "IcebergOffloadHasNotOffloadedSinceStart": Overview.HEARD,
+    "IcebergOffloadSchedulerDown": Pipeline.SCHEDULER,
+    "IcebergOffloadDagProcessorDown": Pipeline.DAG_PROCESSOR,
+    "IcebergOffloadDagImportErrors": Pipeline.IMPORTS,
+    "IcebergOffloadWatermarkRegressed": Table.BACK,
+    "IcebergOffloadTTLHeadroomCritical": Table.EXPIRES,
+    "IcebergOffloadTTLHeadroomWarning": Table.EXPIRES,
+    "IcebergOffloadRowsMismatch": Table.AGREE,
+    "IcebergOffloadTTLGuardStopped": Table.GUARD,
+    "IcebergOffloadMetricsPipelineBroken": Pipeline.BROKEN,
+    "Watchdog": Pipeline.WATCHDOG,
+}
+"""The panel that shows what each alert looks at; its dashboard is the alert's link."""
+DASHBOARDS: dict[type[IntEnum], str] = {Overview: OVERVIEW, Table: TABLE, Pipeline: PIPELINE}
+
 
 @dataclass(frozen=True, slots=True)
 class Alert:
@@ -57,16 +88,25 @@ class Alert:
     when: str
     summary: str
     description: str
-    dashboard: str = TABLE
 
     @property
     def anchor(self) -> str:
         """File and heading below docs/operations/runbooks."""
         return f"{RUNBOOKS[self.name]}#{self.name.lower()}"
 
+    @property
+    def panel(self) -> IntEnum:
+        """The panel that its dashboard link opens."""
+        return PANELS[self.name]
+
+    @property
+    def dashboard(self) -> str:
+        """The uid of the dashboard that its link opens."""
+        return DASHBOARDS[type(self.panel)]
+
     def rule(self, v: Values) -> dict[str, object]:
         """The rule as Prometheus reads it."""
-        table = "?var-table={{ $labels.table }}" if self.dashboard == TABLE else ""
+        table = "var-table={{ $labels.table }}&" if self.dashboard == TABLE else ""
         return {
             "alert": self.name,
             "expr": self.expr,
@@ -76,7 +116,7 @@ class Alert:
                 "summary": self.summary,
                 "description": self.description,
                 "runbook_url": f"{v.text('runbooks')}/{self.anchor}",
-                "dashboard_url": f"{v.text('dashboards')}/{self.dashboard}{table}",
+                "dashboard_url": f"{v.text('dashboards')}/{self.dashboard}?{table}viewPanel={self.panel:d}",
             },
         }
 
@@ -260,7 +300,7 @@ def _data(v: Values) -> tuple[Alert, ...]:
 def _platform(v: Values) -> tuple[Alert, ...]:
     def platform(name: str, severity: str, symptom: str, condition: c.Condition, summary: str, text: str) -> Alert:
         name = name if name == "Watchdog" else PREFIX + name
-        return Alert(name, severity, symptom, condition.expr, condition.wait, condition.when, summary, text, PIPELINE)
+        return Alert(name, severity, symptom, condition.expr, condition.wait, condition.when, summary, text)
 
     return (
         platform(

@@ -1,4 +1,7 @@
-"""Write Prometheus' rules: `python -m monitoring.generate`; `--check` writes nothing and exits 1 when one is stale."""
+"""Write Prometheus' rules and the dashboards: `python -m monitoring.generate`.
+
+`--check` writes nothing and exits 1 when a file is stale.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from pathlib import Path
 import yaml
 
 from monitoring.alerts import alerts
+from monitoring.dashboards import build
 from monitoring.records import Record, records
 from monitoring.values import PROFILES, Values, load
 
@@ -42,7 +46,7 @@ def _yaml(groups: list[dict[str, object]]) -> str:
 
 
 def files() -> dict[Path, str]:
-    """Every generated file with its text."""
+    """Every file of rules with its text."""
     out = {}
     for profile in PROFILES:
         v = load(profile)
@@ -56,11 +60,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a file is stale")
     check = parser.parse_args().check
-    stale = [p for p, text in files().items() if not p.exists() or p.read_text(encoding="utf-8") != text]
+    wanted = files() | build.files()
+    stale = [p for p, text in wanted.items() if not p.exists() or p.read_text(encoding="utf-8") != text]
     for path in stale:
         if not check:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(files()[path], encoding="utf-8")
+            path.write_text(wanted[path], encoding="utf-8")
         name = path.relative_to(RULES.parents[2])
         sys.stdout.write(f"{name} {'is stale: run `make docs`' if check else 'written'}\n")
     return 1 if check and stale else 0

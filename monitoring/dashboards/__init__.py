@@ -1,0 +1,1 @@
+"""Grafana dashboards, made by code from the alerts' own expressions and values."""
