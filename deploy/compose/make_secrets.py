@@ -43,6 +43,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "airflow_fernet_key": lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
     "airflow_jwt_secret": lambda: secrets.token_urlsafe(64),
     "airflow_api_secret_key": _token,
+    "grafana_admin_password": _token,
 }
 
 

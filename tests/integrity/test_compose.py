@@ -219,6 +219,7 @@ def test_only_user_interfaces_are_published_and_no_port_twice() -> None:
     assert set(published) == {
         "airflow-api-server",
         "alertmanager",
+        "grafana",
         "prometheus",
         "spark-master",
         "statsd-exporter",
@@ -273,6 +274,32 @@ def test_prometheus_scrapes_services_where_they_listen() -> None:
     }
     assert scraped == {f"{host}:{port}" for host, port in listen.items()}
     assert (ROOT / "monitoring/prometheus" / config["rule_files"][0]).parent.is_dir()
+
+
+def test_grafana_finds_the_dashboards_and_prometheus_and_is_not_root() -> None:
+    grafana = SERVICES["grafana"]
+    own = ROOT / "monitoring" / "grafana"
+    targets = {target: source for source, target in mounts("grafana")}
+    (provider,) = yaml.safe_load((own / "provisioning/dashboards/offload.yaml").read_text("utf-8"))["providers"]
+    folder = provider["options"]["path"]
+    assert targets[folder] == "./monitoring/grafana/dashboards"
+    assert targets["/etc/grafana/provisioning"] == "./monitoring/grafana/provisioning"
+    home = Path(grafana["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
+    assert str(home.parent) == folder
+    assert (own / "dashboards" / home.name).is_file()
+    (source,) = yaml.safe_load((own / "provisioning/datasources/prometheus.yaml").read_text("utf-8"))["datasources"]
+    config = yaml.safe_load((ROOT / "monitoring/prometheus/prometheus.yml").read_text(encoding="utf-8"))
+    assert source["type"] == "prometheus"
+    assert source["url"] == f"http://prometheus:{SERVICES['prometheus']['ports'][0].split(':')[-1]}"
+    assert source["jsonData"]["timeInterval"] == config["global"]["scrape_interval"]
+    assert grafana["user"].split(":")[0] not in {"0", "root"}
+
+
+def test_the_links_of_alerts_and_dashboards_lead_to_published_ports() -> None:
+    links = yaml.safe_load((ROOT / "monitoring/values.yaml").read_text(encoding="utf-8"))["production"]
+    published = {name: SERVICES[name]["ports"][0].rsplit(":", 1)[0] for name in ("grafana", "airflow-api-server")}
+    assert links["dashboards"] == f"http://{published['grafana']}/d"
+    assert links["airflow"] == f"http://{published['airflow-api-server']}"
 
 
 def test_ports_in_the_connections_are_those_that_the_servers_listen_on(secrets: Path) -> None:
