@@ -1,8 +1,8 @@
 """Write the generated pages: `python docs/generate.py`. With `--check` nothing is written; exit 1 when one is stale.
 
-The sources are the registries `include/offload/errors.py` and `include/offload/metrics.py`, the rules of `monitoring/`,
-the tested cases of `docs/type_cases.py`, and the record of `make torture`, `tests/torture/record.json`. The page of the
-table specs has its own generator, `python -m include.offload.spec.schema`.
+The sources are the registries `include/offload/errors.py` and `include/offload/metrics.py`, the rules and the
+dashboards of `monitoring/`, the tested cases of `docs/type_cases.py`, and the record of `make torture`,
+`tests/torture/record.json`. The page of the table specs has its own generator, `python -m include.offload.spec.schema`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from docs.error_notes import NOTES  # noqa: E402
 from docs.type_cases import types_page  # noqa: E402
 from include.offload import errors, metrics  # noqa: E402
 from monitoring import alerts, records, values  # noqa: E402
+from monitoring.dashboards import build  # noqa: E402
 
 HEADER = "<!-- Made by `python docs/generate.py`; do not edit. -->"
 GROUPS = {
@@ -135,7 +136,8 @@ def alerts_page() -> str:
             " alerts, rows in danger, are never silenced. Routes and receivers:"
             " [`monitoring/alertmanager/alertmanager.yml`](../monitoring/alertmanager/alertmanager.yml). Every alert is"
             " proved at production durations by"
-            " [`monitoring/prometheus/tests/`](../monitoring/prometheus/tests/lag.yaml).\n",
+            " [`monitoring/prometheus/tests/`](../monitoring/prometheus/tests/lag.yaml). An alert's link opens the"
+            " panel that shows what it looks at ([dashboards.md](dashboards.md)).\n",
             "On one machine `bin/offload stack start` starts Prometheus and Alertmanager with everything else"
             " (`monitoring` alone starts the two and the exporter). `OFFLOAD_ALERT_WEBHOOK=URL` makes every receiver"
             " post there, `OFFLOAD_ALERT_PROFILE=fast` takes the rules with short durations.\n",
@@ -152,11 +154,57 @@ def alerts_page() -> str:
     )
 
 
+DASHBOARDS = """\
+Three Grafana dashboards. Each asks in the same order: is every row safe, how far behind, what broke, what does it cost.
+The first row answers in words; no answer is red, never green.
+
+**Queried, not rendered.** No Grafana was at hand where they were written. Every query of every panel and variable is
+asked of a real Prometheus, after a run that ends well and one that fails
+([`tests/integration/test_dashboards.py`](../tests/integration/test_dashboards.py)), and the JSON follows the schema of
+Grafana 11.6 ([`tests/integrity/test_dashboards.py`](../tests/integrity/test_dashboards.py)), the newest that
+`grafana-foundation-sdk` has; the Grafana 12.4 of `docker-compose.yaml` should read it. How they look, and what a click
+does, nobody has seen.
+
+- The JSON in `monitoring/grafana/dashboards/` is made by [`monitoring/dashboards/`](../monitoring/dashboards/build.py):
+  `make docs` writes it, `make lint` says when it is stale.
+- Limits are those of the [alerts](alerts.md): where an alert fires on a condition, its panel counts by the same words,
+  and every colour's limit is from [`monitoring/values.yaml`](../monitoring/values.yaml). The page of one table uses the
+  table's own limits for lag and cycle time, where its spec sets them.
+- An alert's link opens the panel that shows what it looks at; its corner links to the runbook. Runbooks, Grafana
+  and Airflow are found at the addresses in `monitoring/values.yaml`: set yours, then `make docs`. Until `runbooks` is a
+  web address, a runbook's link names its file and leads nowhere.
+- With Docker Compose: [howto-docker-compose.md](howto-docker-compose.md#monitoring). In your own Grafana: import the
+  three files and choose your Prometheus at the top.
+- Cost is job time by the clock, and bytes of Parquet, for a million rows. CPU time and ClickHouse's own cost are not
+  measured.
+- Prometheus counts from the second time it sees a series: after a start of statsd_exporter the first run of a table is
+  in no rate.
+"""
+
+
+def dashboards_page() -> str:
+    """docs/dashboards.md."""
+    found = build.pages(values.load("production"))
+    parts = ["# Dashboards\n", HEADER + "\n", DASHBOARDS]
+    for page in found:
+        parts.append(f"## {page.title}\n\n`{page.uid}`. {page.description}\n")
+        for row in page.rows:
+            parts.append(f"### {row.title.replace('$table', 'the table')}\n")
+            parts.append("| panel | what it says | next | no data while all is well |\n| --- | --- | --- | --- |")
+            for panel in row.panels:
+                says, _, step = panel.description.partition("Next: ")
+                quiet = "; ".join(sorted({query.quiet for query in panel.queries if query.quiet}))
+                parts.append(f"| {panel.title} | {says.strip()} | {step[0].upper()}{step[1:]} | {quiet} |")
+            parts.append("")
+    return "\n".join(parts)
+
+
 PAGES = {
     "docs/errors.md": errors_page,
     "docs/metrics.md": metrics_page,
     "docs/reliability.md": lambda: reliability_page.page(HEADER),
     "docs/alerts.md": alerts_page,
+    "docs/dashboards.md": dashboards_page,
     "docs/types.md": lambda: types_page(HEADER),
 }
 
