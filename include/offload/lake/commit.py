@@ -159,9 +159,10 @@ def land(
         marker = guard(table, plan)
         if marker is not None and marker.plan == plan.plan_id:
             return Landing(table, marker, ours=False)
-        check_files(table, plan.table, added)
         with reaching(plan.table):
-            staged = stage(table, plan, attempt, watermark_us, added, replace(table))
+            replacement = replace(table)
+            check_files(table, plan.table, [*added, *replacement.remainders])
+            staged = stage(table, plan, attempt, watermark_us, added, replacement)
         reached("before-commit")
         try:
             catalog.commit_table(table, staged.requirements, staged.updates)

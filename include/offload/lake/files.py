@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -19,6 +20,8 @@ from pyiceberg.io.pyarrow import (
 from pyiceberg.schema import Schema
 
 from include.offload.lake import fit
+
+log = logging.getLogger(__name__)
 
 ROW_GROUP_BYTES = 32 * 2**20
 """Arrow bytes collected before a row group is written: what a task holds in memory, measured flat in bench/."""
@@ -103,13 +106,14 @@ class ParquetSink:
         if self._writer is None:
             return None
         self._writer.close()
+        # what was written; the store may hold less, and is asked before the commit
+        size = int(self._stream.tell())
         self._stream.close()
         statistics = data_file_statistics_from_parquet_metadata(
             parquet_metadata=self._writer.writer.metadata,
             stats_columns=compute_statistics_plan(self._schema, self._properties),
             parquet_column_mapping=parquet_path_to_id_mapping(self._schema),
         )
-        size = len(self._io.new_input(self._path))
         return Written(self._path, size, self.rows, statistics.to_serialized_dict())
 
     def abandon(self) -> None:
@@ -124,8 +128,13 @@ class ParquetSink:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if error is not None:
+        if error is None:
+            return
+        try:
             self.abandon()
+        except OSError as left:
+            # a store that refused the file may refuse this too: the first error is the one to report
+            log.warning("left for orphan removal: %s (%s)", self._path, left)
 
 
 def _field(target: pa.Field, have: pa.DataType) -> pa.Field:
