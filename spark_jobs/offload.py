@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from include.offload.errors import JOB_FAILED, OffloadError  # noqa: E402
+from include.offload.errors import DISK_FULL, JOB_FAILED, OffloadError  # noqa: E402
 from include.offload.jobwords import ERROR, PROGRESS, RESULT, error_document  # noqa: E402
+from include.offload.lake.reach import is_disk_full  # noqa: E402
 from spark_jobs.starting import SparkStart  # noqa: E402
 
 if TYPE_CHECKING:
@@ -131,7 +132,8 @@ def refuse(error: Exception) -> None:
     """Say why, as the contract's last line."""
     if not isinstance(error, OffloadError):
         traceback.print_exception(error)
-        error = OffloadError(JOB_FAILED, f"{type(error).__name__}: {error}"[:1000])
+        kind = DISK_FULL if is_disk_full(error) else JOB_FAILED
+        error = OffloadError(kind, f"{type(error).__name__}: {error}"[:1000])
     say(ERROR, error_document(error))
 
 

@@ -7,6 +7,7 @@ imported for their sake.
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,6 +20,16 @@ from include.offload.errors import (
     OffloadError,
 )
 from include.offload.trust import is_untrusted
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""The disk, the user's share of it, or the largest file that the process may write."""
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether a file could not be written for want of room; also in what Spark's JVM says of its own files."""
+    if isinstance(error, OSError) and error.errno in FULL:
+        return True
+    return any(os.strerror(number) in str(error) for number in FULL)
 
 
 @contextmanager
@@ -50,5 +61,5 @@ def _kind(error: Exception) -> ErrorKind | None:
         }:
             return CATALOG_UNREACHABLE
     if isinstance(error, OSError):
-        return DISK_FULL if error.errno == errno.ENOSPC else STORE_REFUSED
+        return DISK_FULL if error.errno in FULL else STORE_REFUSED
     return None
