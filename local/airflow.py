@@ -21,7 +21,7 @@ import urllib.request
 from collections.abc import Mapping
 
 from local import ports, secrets, spark
-from local.paths import ROOT, Home, venv_bin
+from local.paths import ROOT, Home, python, venv_bin
 
 POOL_SLOTS = 2
 
@@ -83,7 +83,8 @@ def options(home: Home) -> dict[str, dict[str, str]]:
         "scheduler": {
             "scheduler_heartbeat_sec": "2",
             "scheduler_idle_sleep_time": "1",
-            "orphaned_tasks_check_interval": "60",
+            # the tasks of a scheduler that died with its workers start again after half a minute, not after five
+            "orphaned_tasks_check_interval": "30",
             # a task whose process was killed is found within a minute, not five
             "task_instance_heartbeat_timeout": "60",
         },
@@ -145,7 +146,9 @@ def environment(home: Home) -> Mapping[str, str]:
 def command(component: str) -> list[str]:
     """The command of one component: api-server, scheduler, dag-processor or triggerer."""
     quiet = ["--skip-serve-logs"] if component in {"scheduler", "triggerer"} else []
-    return [str(venv_bin("airflow")), component, *quiet]
+    # its workers must not outlive it
+    keeper = [python(), "-m", "local.keeper"] if component == "scheduler" else []
+    return [*keeper, str(venv_bin("airflow")), component, *quiet]
 
 
 def prepare(home: Home) -> None:

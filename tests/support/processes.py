@@ -17,10 +17,11 @@ def processes_of(plan: str) -> list[psutil.Process]:
 
 
 def server(servers: Servers, name: str) -> psutil.Process:
-    """A server of the stack, by its service's name."""
+    """A server of the stack, by its service's name; not what keeps it (local/keeper.py)."""
     told = Supervisor(Home(servers.home)).call("getAllProcessInfo")
     (pid,) = (p["pid"] for p in told if p["name"] == name)
-    return psutil.Process(pid)
+    found = psutil.Process(pid)
+    return found.children()[0] if "local.keeper" in found.cmdline() else found
 
 
 def running_job(airflow: Driver, run: DagRun) -> str:
