@@ -39,6 +39,37 @@ promises that they add up to, about what was tried to break them, and about what
 [a table that was rolled back is refused until the ledger is rebuilt](../tests/integration/test_domain_protocol.py)<br>\
 [a ledger restored from an old backup is refused until it is rebuilt](../tests/integration/test_domain_recovery.py) |
 
+## Faults with a test of their own
+
+Each ends with both verifiers and a ledger that agrees with the lake.
+
+| fault | what is seen | how it goes on | test, and what of it is made up |
+| --- | --- | --- | --- |
+| S3 refuses, is full, breaks off, never answers | [OFL-307](errors.md#ofl-307) | \
+the next attempt; a moment's overload within the attempt | [store and catalog](../tests/faults/test_store_and_catalog.py); \
+a proxy in front of the real S3 |
+| S3 has less of a file than was written | [OFL-403](errors.md#ofl-403) | the next attempt | the same |
+| the catalog answers 5xx after it committed | nothing: the table is asked | by itself | the same; a proxy |
+| the catalog answers 5xx before, or is then gone | [OFL-404](errors.md#ofl-404) | the next attempt looks first \
+| the same |
+| PostgreSQL is killed: planning, reading, recording, committing, in the middle of the watermark | \
+[OFL-501](errors.md#ofl-501) | the same step again, or the next run | \
+[the ledger dies](../tests/faults/test_ledger_dies.py); a real SIGKILL of a server of the test's own |
+| disk full | [OFL-503](errors.md#ofl-503) | the next attempt, with room | \
+[disk full](../tests/faults/test_disk_full.py); no file system is filled: data files go to `/dev/full`, Spark's driver \
+meets the largest size that a process may write |
+| a replica lags more than `settle` | [OFL-210](errors.md#ofl-210), nothing planned | when it caught up, or \
+without it | \
+[a lagging replica](../tests/faults/test_lagging_replica.py); a proxy puts in the number that ClickHouse would say |
+| the scheduler is killed | its workers and jobs die with it; after half a minute a second try of the task | \
+by itself, whatever `retries` is | [Airflow's deaths](../tests/faults/test_airflow_deaths.py) |
+| a worker is killed | after a minute the task fails, or is retried | by a retry, or by clearing `offload` | the same |
+| a run is cleared while its job runs | the job is stopped, or passed; planning begins anew | by itself | the same |
+
+The scheduler must run so that nothing outlives it, as in a container or a systemd service. Workers of a LocalExecutor
+that live on hold the dead scheduler's database connection; died it within its scheduling lock, the next scheduler
+plans nothing until they are gone. On one machine [`local/keeper.py`](../local/keeper.py) sees to that.
+
 ## The harness can fail
 
 A test that can't fail proves nothing. [`test_mutations.py`](../tests/faults/test_mutations.py) takes one
@@ -71,8 +102,7 @@ _NOT_SHOWN = """
 ## What this does not show
 
 - A process is killed, not the machine: what the kernel had not written to the disk is not lost here.
-  PostgreSQL's sessions are ended and its data is lost or set back, but its server is not killed in these
-  rounds.
+  PostgreSQL's sessions are ended and its data is lost or set back; its server is killed in a test of its own.
 - Two things break at the same moment only where a fault is made of two. Tables hold thousands of rows, not
   millions.
 - The faults of the wire below HTTP, of Airflow and of Spark's workers have tests of their own, and are not in

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import resource
 import subprocess
 import time
 import uuid
@@ -343,8 +344,10 @@ def meanwhile(happens: Callable[[], object]) -> RunTasks:
     return run
 
 
-def spark_submit(domain: Domain, plan_id: uuid.UUID, crash_dir: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """The real job, the way an operator runs it by hand."""
+def spark_submit(
+    domain: Domain, plan_id: uuid.UUID, crash_dir: Path | None = None, largest_file: int | None = None
+) -> subprocess.CompletedProcess[str]:
+    """The real job, the way an operator runs it by hand. largest_file: in bytes, for all its processes."""
     from local.spark import spark_env, spark_submit_command
 
     env = {**os.environ, **spark_env()}
@@ -359,6 +362,7 @@ def spark_submit(domain: Domain, plan_id: uuid.UUID, crash_dir: Path | None = No
         text=True,
         timeout=180,
         check=False,
+        preexec_fn=largest_file and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))),
     )
 
 
