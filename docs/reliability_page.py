@@ -46,7 +46,8 @@ Each ends with both verifiers and a ledger that agrees with the lake.
 | fault | what is seen | how it goes on | test, and what of it is made up |
 | --- | --- | --- | --- |
 | S3 refuses, is full, breaks off, never answers | [OFL-307](errors.md#ofl-307) | \
-the next attempt; a moment's overload within the attempt | [store and catalog](../tests/faults/test_store_and_catalog.py); \
+the next attempt; a moment's overload within the attempt | \
+[`test_store_and_catalog.py`](../tests/faults/test_store_and_catalog.py); \
 a proxy in front of the real S3 |
 | S3 has less of a file than was written | [OFL-403](errors.md#ofl-403) | the next attempt | the same |
 | the catalog answers 5xx after it committed | nothing: the table is asked | by itself | the same; a proxy |
@@ -54,15 +55,17 @@ a proxy in front of the real S3 |
 | the same |
 | PostgreSQL is killed: planning, reading, recording, committing, in the middle of the watermark | \
 [OFL-501](errors.md#ofl-501) | the same step again, or the next run | \
-[the ledger dies](../tests/faults/test_ledger_dies.py); a real SIGKILL of a server of the test's own |
+[`test_ledger_dies.py`](../tests/faults/test_ledger_dies.py); a real SIGKILL of a server of the test's own |
 | disk full | [OFL-503](errors.md#ofl-503) | the next attempt, with room | \
-[disk full](../tests/faults/test_disk_full.py); no file system is filled: data files go to `/dev/full`, Spark's driver \
+[`test_disk_full.py`](../tests/faults/test_disk_full.py); no file system is filled: data files go to \
+`/dev/full`, Spark's driver \
 meets the largest size that a process may write |
 | a replica lags more than `settle` | [OFL-210](errors.md#ofl-210), nothing planned | when it caught up, or \
 without it | \
-[a lagging replica](../tests/faults/test_lagging_replica.py); a proxy puts in the number that ClickHouse would say |
+[`test_lagging_replica.py`](../tests/faults/test_lagging_replica.py); a proxy puts in the number that \
+ClickHouse would say |
 | the scheduler is killed | its workers and jobs die with it; after half a minute a second try of the task | \
-by itself, whatever `retries` is | [Airflow's deaths](../tests/faults/test_airflow_deaths.py) |
+by itself, whatever `retries` is | [`test_airflow_deaths.py`](../tests/faults/test_airflow_deaths.py) |
 | a worker is killed | after a minute the task fails, or is retried | by a retry, or by clearing `offload` | the same |
 | a run is cleared while its job runs | the job is stopped, or passed; planning begins anew | by itself | the same |
 
