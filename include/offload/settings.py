@@ -13,6 +13,7 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from include.offload.errors import SETTING_MISSING, OffloadError
+from include.offload.runbooks import FOLDER
 
 ROOT = Path(__file__).resolve().parents[2]
 TLS_FILES = ("ca_cert", "client_cert", "client_cert_key")
@@ -49,6 +50,7 @@ class Settings(BaseSettings):
         default=3600, ge=0, description="how often windows older than the horizon are counted, seconds"
     )
     job_timeout_s: int = Field(default=3600, ge=60, description="the longest an offload job may run, seconds")
+    runbooks_url: str = Field(default=FOLDER, description="where the runbooks are read: a URL, or a folder")
 
     @classmethod
     def settings_customise_sources(
