@@ -149,4 +149,10 @@ NOTES: dict[str, str] = {
     "OFL-504": """
         The job ended without saying why: killed, out of memory, no Java, no Spark master. Its last lines stand above
         the error.""",
+    "OFL-505": """
+        Prometheus, Alertmanager, statsd_exporter or Airflow's API gives no answer, or none that it should give. Whether
+        an alert fires is then unknown: silence is never health. The offload itself does not need them.""",
+    "OFL-506": """
+        After everything that looks like a secret was removed, one that this installation knows was still in a file.
+        Nothing was written.""",
 }

@@ -1,8 +1,9 @@
 """Write the generated pages: `python docs/generate.py`. With `--check` nothing is written; exit 1 when one is stale.
 
-The sources are the registries `include/offload/errors.py` and `include/offload/metrics.py`, the rules and the
-dashboards of `monitoring/`, the tested cases of `docs/type_cases.py`, and the record of `make torture`,
-`tests/torture/record.json`. The page of the table specs has its own generator, `python -m include.offload.spec.schema`.
+The sources are the command line itself, the registries `include/offload/errors.py` and `include/offload/metrics.py`,
+the rules and the dashboards of `monitoring/`, the tested cases of `docs/type_cases.py`, and the record of
+`make torture`, `tests/torture/record.json`. The page of the table specs has its own generator,
+`python -m include.offload.spec.schema`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from docs import reliability_page  # noqa: E402
+from docs import cli_page, reliability_page  # noqa: E402
 from docs.error_notes import NOTES  # noqa: E402
 from docs.type_cases import types_page  # noqa: E402
 from include.offload import errors, metrics  # noqa: E402
@@ -200,6 +201,7 @@ def dashboards_page() -> str:
 
 
 PAGES = {
+    "docs/cli.md": lambda: cli_page.page(HEADER),
     "docs/errors.md": errors_page,
     "docs/metrics.md": metrics_page,
     "docs/reliability.md": lambda: reliability_page.page(HEADER),

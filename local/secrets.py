@@ -104,6 +104,8 @@ def derived(home: Home, values: dict[str, str]) -> dict[str, str]:
         "airflow_db_uri": postgres_uri("airflow", values["airflow_db_password"], "airflow"),
         "iceberg_db_uri": postgres_uri("iceberg", values["iceberg_db_password"], "iceberg"),
         "offload_statsd_port": str(ports.port("STATSD")),
+        "offload_airflow_url": f"http://{ports.HOST}:{ports.port('AIRFLOW')}",
+        "offload_metrics_url": f"http://{ports.HOST}:{ports.port('STATSD_METRICS')}",
         "airflow_passwords.json": json.dumps({"admin": values["airflow_admin_password"]}),
         ".pyiceberg.yaml": pyiceberg(values),
         "s3.json": s3_identities(values),

@@ -150,6 +150,12 @@ LEDGER_UNREACHABLE = _kind(
 LEDGER_OUTDATED = _kind("OFL-502", "the ledger's schema is older than this code", "bin/offload ledger upgrade")
 DISK_FULL = _kind("OFL-503", "no space left", "free space, then clear offload", retry=True)
 JOB_FAILED = _kind("OFL-504", "the Spark job failed", "read the job's last lines above, then clear offload", retry=True)
+MONITORING_UNREACHABLE = _kind(
+    "OFL-505", "a server of the monitoring does not answer", "bin/offload stack status", retry=True
+)
+BUNDLE_LEAKS = _kind(
+    "OFL-506", "a support bundle would hold a secret", "leave it unsent, and report which file the message names"
+)
 
 
 class OffloadError(Exception):

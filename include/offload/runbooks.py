@@ -87,7 +87,15 @@ OF_ERROR: dict[str, Scenario] = {
     for scenario, kinds in (
         (
             CONFIGURATION,
-            (e.SPEC_INVALID, e.SETTING_MISSING, e.TLS_UNTRUSTED, e.CURSOR_UNFIT, e.FINAL_UNSAFE, e.WINDOW_CHANGED),
+            (
+                e.SPEC_INVALID,
+                e.SETTING_MISSING,
+                e.TLS_UNTRUSTED,
+                e.CURSOR_UNFIT,
+                e.FINAL_UNSAFE,
+                e.WINDOW_CHANGED,
+                e.BUNDLE_LEAKS,
+            ),
         ),
         (
             CLICKHOUSE_CONNECTIVITY,
@@ -129,6 +137,7 @@ OF_ERROR: dict[str, Scenario] = {
         (POSTGRESQL_CONNECTION, (e.LEDGER_UNREACHABLE,)),
         (WATERMARK_TABLE_MISSING, (e.LEDGER_OUTDATED,)),
         (RESOURCE_EXHAUSTION, (e.DISK_FULL,)),
+        (METRICS_PIPELINE_BROKEN, (e.MONITORING_UNREACHABLE,)),
     )
     for kind in kinds
 }

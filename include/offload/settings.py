@@ -31,6 +31,8 @@ class Settings(BaseSettings):
     clickhouse_uri: `http[s]://user:password@host:port/[?ca_cert=…]` or several, comma-separated, one a replica.
     clickhouse_guard_uri: the same servers with a user that may do nothing but `SYSTEM TTL MERGES`; only tables with
     `ttl_guard: stop` need it.
+    airflow_url, metrics_url, prometheus_url, alertmanager_url: `http[s]://[user:password@]host:port`, asked by `health`
+    and `alerts`; empty or missing: there is none. metrics_url is that of statsd_exporter.
     ledger_uri: `postgresql://user:password@host:port/offload[?sslmode=verify-full&sslrootcert=…]`.
     catalog: the name of the catalog in PyIceberg's own configuration (`.pyiceberg.yaml`, found through
     `PYICEBERG_HOME`, which defaults to the secrets directory).
@@ -43,6 +45,10 @@ class Settings(BaseSettings):
     catalog: str = "lake"
     statsd_host: str = "127.0.0.1"
     statsd_port: int | None = None
+    airflow_url: SecretStr | None = None
+    metrics_url: SecretStr | None = None
+    prometheus_url: SecretStr | None = None
+    alertmanager_url: SecretStr | None = None
     tables: Path = ROOT / "dags" / "tables"
     env: str | None = Field(default=None, description="name of the spec overlay")
     clickhouse_guard_uri: SecretStr | None = None
@@ -50,6 +56,7 @@ class Settings(BaseSettings):
         default=3600, ge=0, description="how often windows older than the horizon are counted, seconds"
     )
     job_timeout_s: int = Field(default=3600, ge=60, description="the longest an offload job may run, seconds")
+    notify: str = Field(default="", description="Airflow connections that are told of a failed task, comma-separated")
     runbooks_url: str = Field(default=FOLDER, description="where the runbooks are read: a URL, or a folder")
 
     @classmethod
@@ -75,9 +82,22 @@ class Settings(BaseSettings):
         """One URI a replica, of a user that may stop and start TTL merges. Raises OFL-102 when none is configured."""
         return tuple(u.strip() for u in self._require("clickhouse_guard_uri").split(",") if u.strip())
 
+    def channels(self) -> tuple[str, ...]:
+        """The ids of the Airflow connections that are told of a failed task."""
+        return tuple(dict.fromkeys(name for part in self.notify.split(",") if (name := part.strip())))
+
+    def server(self, name: str) -> str | None:
+        """The address of `airflow`, `metrics`, `prometheus` or `alertmanager`; None when there is none."""
+        value: SecretStr | None = getattr(self, f"{name}_url")
+        return (value.get_secret_value().strip().rstrip("/") or None) if value is not None else None
+
+    def required_server(self, name: str) -> str:
+        """The same. Raises OFL-102 when there is none."""
+        return self.server(name) or self._require(f"{name}_url")
+
     def _require(self, name: str) -> str:
         value = getattr(self, name)
-        if value is None:
+        if value is None or not str(value.get_secret_value()).strip():
             raise OffloadError(
                 SETTING_MISSING,
                 f"neither OFFLOAD_{name.upper()} nor {home() / 'secrets' / name} is set",

@@ -9,6 +9,7 @@ from airflow.sdk import DAG, CronDataIntervalTimetable
 from include.offload.spec.model import TableSpec
 from include.orchestration.assets import asset_of
 from include.orchestration.context import job_timeout
+from include.orchestration.notify import FailureNotifier
 from include.orchestration.params import trigger_form
 from include.orchestration.reports import report_failure
 from include.orchestration.spark import OffloadOperator
@@ -41,7 +42,8 @@ def build_dag(spec: TableSpec) -> DAG:
             "retry_exponential_backoff": 2.0,
             "max_retry_delay": LONGEST_RETRY_DELAY,
             "on_retry_callback": report_failure(spec, final=False),
-            "on_failure_callback": report_failure(spec, final=True),
+            # the ledger and the metrics first: a channel may take its time
+            "on_failure_callback": [report_failure(spec, final=True), FailureNotifier(spec)],
         },
     ) as dag:
         ship = OffloadOperator(

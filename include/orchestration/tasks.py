@@ -15,6 +15,7 @@ from airflow.sdk import Asset, TriggerRule, get_current_context, task
 
 from include.offload.errors import PLAN_UNKNOWN, OffloadError
 from include.offload.spec.model import TableSpec
+from include.offload.windows import Grid
 from include.orchestration.assets import alias_of, announce, instant
 from include.orchestration.bundle import to_announce
 from include.orchestration.context import bind_log, quiet_libraries, settings_for
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 
 def _xcom(plan: Plan) -> dict[str, Any]:
     """What the next tasks and a reader of the XCom page need: the plan itself is in the ledger."""
+    grid, numbers = Grid(plan.width_us), [w.window for w in plan.windows]
     return {
         "plan_id": str(plan.plan_id),
         "touches_lake": plan.touches_lake,
@@ -45,6 +47,8 @@ def _xcom(plan: Plan) -> dict[str, Any]:
         "rows": plan.rows,
         "windows": len(plan.windows),
         "slices": len(plan.slices),
+        "from": instant(grid.span(min(numbers)).lo if numbers else None),
+        "to": instant(grid.span(max(numbers)).hi if numbers else None),
         "watermark_after": instant(plan.watermark_after),
     }
 

@@ -8,7 +8,20 @@ from typing import Annotated
 
 import typer
 
-from include.offload.cli import ledger, reconcile, reference, run, schema, spec, stack, status, verify
+from include.offload.cli import (
+    alerts,
+    health,
+    ledger,
+    reconcile,
+    reference,
+    run,
+    schema,
+    spec,
+    stack,
+    status,
+    support,
+    verify,
+)
 from include.offload.cli.console import flags, refuse
 from include.offload.errors import OffloadError
 
@@ -22,6 +35,7 @@ app = typer.Typer(
 )
 
 TABLES = "Tables"
+HEALTH = "Health"
 RECOVERY = "Recovery"
 SETUP = "Set-up"
 
@@ -30,6 +44,9 @@ app.command("plan", rich_help_panel=TABLES)(run.plan)
 app.command("run", rich_help_panel=TABLES)(run.run)
 app.command("reconcile", rich_help_panel=TABLES)(reconcile.reconcile)
 app.command("verify", rich_help_panel=TABLES)(verify.verify)
+app.command("health", rich_help_panel=HEALTH)(health.health)
+app.command("alerts", rich_help_panel=HEALTH)(alerts.alerts)
+app.command("support-bundle", rich_help_panel=HEALTH)(support.support_bundle)
 app.add_typer(ledger.app, name="ledger", rich_help_panel=RECOVERY)
 app.add_typer(schema.app, name="schema", rich_help_panel=RECOVERY)
 app.command("accept-source", rich_help_panel=RECOVERY)(ledger.accept_source)

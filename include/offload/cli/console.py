@@ -90,20 +90,24 @@ def note(text: str) -> None:
     err.print(text)
 
 
+def refusal_document(error: OffloadError) -> dict[str, object]:
+    """A refusal as a program reads it."""
+    return {
+        "error": {
+            "id": error.id,
+            "title": error.kind.title,
+            "table": error.table,
+            "cause": error.cause,
+            "next": error.next_step,
+            "retry": error.kind.retry,
+        }
+    }
+
+
 def refuse(error: OffloadError) -> None:
     """The readable block of a refusal, on stderr: id, table, cause, next command."""
     if flags.json:
-        document = {
-            "error": {
-                "id": error.id,
-                "title": error.kind.title,
-                "table": error.table,
-                "cause": error.cause,
-                "next": error.next_step,
-                "retry": error.kind.retry,
-            }
-        }
-        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(refusal_document(error), indent=2, ensure_ascii=False) + "\n")
         return
     err.print(f"[bold red]{error.id}[/]  {escape(error.kind.title)}")
     if error.table:
