@@ -184,7 +184,7 @@ def _leaves(value: Any, *, everything: bool) -> Iterator[str]:
 def _pairs(lines: Iterable[str]) -> Iterator[str]:
     """Values of `key: value` and `KEY=value` whose key says that they are secret; `id:secret` counts as both halves."""
     for line in lines:
-        match = re.match(r"\s*([\w.-]+)\s*[:=]\s*['\"]?(.*?)['\"]?\s*$", line)
+        match = re.match(r"[\s{'\"]*([\w.-]+)['\"]?\s*[:=]\s*['\"]?(.*?)['\",}\s]*$", line)
         if match and KEY_OF_SECRET.search(match[1]) and not _is_plain(match[2]):
             yield match[2]
             yield from match[2].split(":")

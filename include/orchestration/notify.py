@@ -1,7 +1,7 @@
 """Tells people of a failed task: Slack, e-mail or a webhook, chosen by configuration alone.
 
-`OFFLOAD_NOTIFY` (or the file `offload_notify` among the secrets) names Airflow connections, comma-separated; the type of
-each connection says how it is told: `slackwebhook`, `smtp`, `http`. Without it nothing is sent. Runs as Airflow's failure
+`OFFLOAD_NOTIFY` (or the file `offload_notify` among the secrets) names Airflow connections, comma-separated; the type
+of each says how it is told: `slackwebhook`, `smtp`, `http`. Without it nothing is sent. Runs as Airflow's failure
 callback, after the last try of a task; Alertmanager tells of what lasts, this of what just happened.
 """
 

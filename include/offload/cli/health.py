@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from include.offload.cli.common import load
-from include.offload.cli.console import Json, flags, grid, out, plain, show
+from include.offload.cli.console import Json, grid, out, plain, show
 
 if TYPE_CHECKING:
     from include.offload.health import Report
@@ -61,6 +61,6 @@ def _print(report: Report, *, quiet: bool) -> None:
                 text += f"\n[bold]more[/] {escape(line.runbook)}"
         table.add_row(f"[{COLOURS[line.state]}]{line.state}[/]", line.name, text)
     out.print(table)
-    if not flags.json:
+    if not quiet:
         counts = ", ".join(f"{report.count(s)} {s}" for s in State)
         out.print(f"{counts}, in {report.seconds:.1f} s")

@@ -48,5 +48,6 @@ def _print(packed: Packed) -> None:
     out.print(table)
     for line in packed.missing:
         out.print(f"[yellow]missing[/]  {escape(line)}", soft_wrap=True)
-    out.print(f"{packed.removed} known secrets, and what looks like one, were replaced; look into it before you send it")
+    known = f"{packed.removed} known secrets"
+    out.print(f"{known}, and what looks like one, were replaced; look into it before you send it")
     out.print(f"wrote {escape(str(packed.path))}, {size(packed.bytes)}, mode 0600", soft_wrap=True)
