@@ -24,7 +24,7 @@ from include.offload.spec.model import TableSpec
 from include.orchestration.failures import refusal_of
 
 TIMEOUT_S = 10.0
-SLACK = "https://hooks.slack.com/services"
+SLACK = "hooks.slack.com/services"
 UNKNOWN_NEXT = "open the task's log"
 LONGEST_CAUSE = 1500
 
@@ -165,7 +165,7 @@ def tell(conn: Connection, failure: Failure) -> None:
 
 def _slack(conn: Connection, failure: Failure) -> None:
     """An incoming webhook, with the fields of Slack's own provider: the token is the password."""
-    base = _base(conn, default=SLACK)
+    base = _base(conn) if conn.host and ("://" in conn.host or conn.schema) else f"https://{conn.host or SLACK}"
     lines = [f"*{_slack_text(failure.title)}*", *(f"*{k}*  {_slack_text(v)}" for k, v in failure.rows())]
     _post(f"{base}/{conn.password.lstrip('/')}" if conn.password else base, {"text": "\n".join(lines)}, {})
 
@@ -186,12 +186,15 @@ def _webhook(conn: Connection, failure: Failure) -> None:
     _post(f"{base}/{path}" if path else base, {"title": failure.title, **asdict(failure)}, headers, login)
 
 
-def _base(conn: Connection, default: str | None = None) -> str:
-    """`scheme://host:port` of a connection whose host may be a whole URL. Raises Refused without one."""
-    host = conn.host or default
+def _base(conn: Connection) -> str:
+    """`scheme://host:port` of a connection whose host may be a whole URL; as in Airflow, the type is a scheme too.
+
+    Raises Refused without a host.
+    """
+    host = conn.host
     if not host:
         raise Refused("the connection names no host")
-    url = host if "://" in host else f"{conn.schema or 'https'}://{host}"
+    url = host if "://" in host else f"{conn.schema or conn.conn_type}://{host}"
     return (f"{url.rstrip('/')}:{conn.port}" if conn.port else url).rstrip("/")
 
 

@@ -1,0 +1,327 @@
+"""`health`, `status --watch` and `support-bundle` against real servers, well and broken; no Airflow."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import secrets as random
+import signal
+import stat
+import subprocess
+import tarfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from include.offload.settings import ROOT
+from local import ports, secrets
+from tests.support.canaries import Canaries
+from tests.support.fixtures import SESSION
+from tests.support.stack import Servers, start
+from tests.support.tables import Table, finish
+
+pytestmark = pytest.mark.timeout(600)
+PROGRAM = str(ROOT / "bin" / "offload")
+PUBLIC = {"s3_access_key", "s3_sql_access_key"}
+
+
+@pytest.fixture(scope="module")
+def servers(data_stack: Servers) -> Servers:
+    start(["statsd-exporter"])
+    return data_stack
+
+
+@pytest.fixture(scope="module")
+def table(servers: Servers) -> Iterator[Table]:
+    """A table that was offloaded once, alone among the specs."""
+    made = Table(servers, f"health_{SESSION}")
+    made.create().insert(300).write_spec()
+    offload("run", made.identity)
+    yield made
+    finish(made)
+
+
+@pytest.fixture
+def only(table: Table, tmp_path: Path) -> dict[str, str]:
+    """An environment whose only spec is the table's, and in which no Airflow is set up."""
+    specs = tmp_path / "specs" / "it"
+    specs.mkdir(parents=True)
+    (specs / table.spec_file.name).write_text(table.spec_file.read_text())
+    return {"OFFLOAD_TABLES": str(specs.parent), "OFFLOAD_AIRFLOW_URL": ""}
+
+
+def offload(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [PROGRAM, *words], capture_output=True, text=True, timeout=200, check=False, env=os.environ | environment
+    )
+
+
+def health(*words: str, code: int, **environment: str) -> dict[str, dict[str, Any]]:
+    """The lines of the check by name. Insists on the exit code."""
+    done = offload("health", "--json", *words, **environment)
+    assert done.returncode == code, done.stdout + done.stderr
+    return {line["name"]: line for line in json.loads(done.stdout)["lines"]}
+
+
+@contextmanager
+def stopped(name: str) -> Iterator[None]:
+    """A server of the stack is stopped for a while."""
+    words = [str(ROOT / ".venv/airflow/bin/python"), "-m", "local"]
+    subprocess.run([*words, "stop", name], check=True, capture_output=True, timeout=100, cwd=ROOT)
+    try:
+        yield
+    finally:
+        start([name])
+
+
+def set_watermark(table: Table, sql: str) -> None:
+    """Change the table's row of the ledger as the operator of a broken installation would find it."""
+    from sqlalchemy import text
+
+    with table.ctx.ledger.begin() as c:
+        c.execute(text(f"UPDATE offload.watermarks SET {sql} WHERE table_name = :name"), {"name": table.identity})
+
+
+def test_a_healthy_installation(table: Table, only: dict[str, str]) -> None:
+    lines = health("--deep", code=0, **only)
+    states = {name: line["state"] for name, line in lines.items()}
+    unknown = {"Airflow scheduler", "Airflow DAG processor", "Airflow triggerer", "Airflow database"}
+    assert {name for name, state in states.items() if state == "not set up"} >= unknown
+    for name in (
+        "ClickHouse", "PostgreSQL", "Iceberg catalog", "object store", "statsd_exporter", "table specs", "last cycles",
+        "lag", "TTL headroom", "errors, last hour",
+    ):  # fmt: skip
+        assert states[name] == "ok", lines[name]
+    assert table.identity in lines["object store"]["text"]
+    # a busy machine may start Spark slowly: that warns
+    assert states["Spark start-up"] in {"ok", "warn"}
+    assert "started and ended in" in lines["Spark start-up"]["text"]
+
+
+def test_each_server_that_is_away_is_named_and_the_others_are_not(table: Table, only: dict[str, str]) -> None:
+    with stopped("statsd-exporter"), stopped("postgres"):
+        lines = health(code=1, **only)
+        assert {n for n, line in lines.items() if line["state"] == "fail"} == {
+            "statsd_exporter", "PostgreSQL", "last cycles", "lag", "TTL headroom", "errors, last hour",
+        }  # fmt: skip
+        assert lines["PostgreSQL"]["text"].startswith("OFL-501 ")
+        assert lines["PostgreSQL"]["next"] == "bin/offload stack status postgres"
+        assert lines["statsd_exporter"]["text"].startswith("OFL-505 ")
+        assert lines["statsd_exporter"]["runbook"].endswith("#broken-metrics-pipeline")
+    away = {"OFFLOAD_CLICKHOUSE_URI": "http://offload:x@127.0.0.1:1/"}
+    lines = health(code=1, **only, **away)
+    assert lines["ClickHouse"]["text"].startswith("OFL-201 ")
+    both = f"{away['OFFLOAD_CLICKHOUSE_URI']},{table.servers.secret('offload_clickhouse_uri')}"
+    line = health(code=0, **only, OFFLOAD_CLICKHOUSE_URI=both)["ClickHouse"]
+    assert (line["state"], line["text"][:22]) == ("warn", "1 of 2 replicas fail: ")
+
+
+def test_wrong_passwords_fail_their_own_line(table: Table, only: dict[str, str]) -> None:
+    lines = health(
+        code=1,
+        **only,
+        OFFLOAD_CLICKHOUSE_URI=f"http://offload:wrong@127.0.0.1:{ports.port('CLICKHOUSE')}/",
+        OFFLOAD_LEDGER_URI=f"postgresql://offload_ledger:wrong@127.0.0.1:{ports.port('POSTGRES')}/offload",
+        PYICEBERG_CATALOG__LAKE__S3__SECRET_ACCESS_KEY="wrong",
+    )
+    assert lines["ClickHouse"]["text"].startswith("OFL-202 ")
+    assert lines["PostgreSQL"]["text"].startswith("OFL-501 ")
+    assert lines["Iceberg catalog"]["state"] == "ok"
+    assert lines["object store"]["text"].startswith("OFL-307 "), lines["object store"]
+
+
+def test_lag_cycles_and_errors_go_from_ok_to_warn_to_fail(table: Table, only: dict[str, str]) -> None:
+    """The watermark is put back behind rows that are there: 35 minutes warn, an hour fails, and old news is no lag."""
+    from include.offload.windows import from_us
+
+    mark = table.watermark_us()
+    try:
+        # nothing new in the source: an old watermark is no lag
+        line = health(code=0, **only)["lag"]
+        assert line["state"] == "ok", line
+        table.insert(200, hours_ago=0.9, step_s=10)
+        for minutes, state in ((20, "ok"), (36, "warn"), (50, "fail")):
+            set_watermark(table, f"watermark = now() - interval '{minutes} minutes'")
+            line = health(code=0 if state != "fail" else 1, **only)["lag"]
+            assert line["state"] == state, (minutes, line)
+        assert table.identity in line["text"]
+        assert line["next"] == f"bin/offload status {table.identity}"
+    finally:
+        set_watermark(table, f"watermark = '{from_us(mark):%Y-%m-%d %H:%M:%S.%f}+00'")
+    assert offload("run", table.identity).returncode == 0
+
+    for failures, state in ((1, "warn"), (3, "fail")):
+        table.ctx.ledger.failed(table.identity, "OFL-201 by design")
+        set_watermark(table, f"failure_count = {failures}")
+        lines = health(code=0 if state == "warn" else 1, **only)
+        assert lines["last cycles"]["state"] == state
+        assert "OFL-201 by design" in lines["last cycles"]["text"]
+        assert lines["errors, last hour"]["state"] == "warn"
+    assert offload("health", "--strict", **only).returncode == 1
+    set_watermark(
+        table, "status = 'success', failure_count = 0, last_error = NULL, updated_at = now() - interval '2 h'"
+    )
+    line = health(code=0, **only)["last cycles"]
+    assert (line["state"], "nothing schedules" in line["text"]) == ("warn", True)
+    set_watermark(table, "updated_at = now()")
+
+
+def test_headroom_warns_below_a_day_and_fails_below_six_hours(table: Table, only: dict[str, str]) -> None:
+    from sqlalchemy import text
+
+    def expires(hours: int | None) -> None:
+        value = "null" if hours is None else str(int((time.time() + hours * 3600) * 1e6))
+        with table.ctx.ledger.begin() as c:
+            c.execute(
+                text(
+                    "UPDATE offload.looks SET document = jsonb_set(document, '{first_expiry_us}', CAST(:v AS jsonb))"
+                    " WHERE table_id = (SELECT table_id FROM offload.tables WHERE identity = :name)"
+                ),
+                {"v": value, "name": table.identity},
+            )
+
+    try:
+        for hours, state, code in ((48, "ok", 0), (12, "warn", 0), (3, "fail", 1)):
+            expires(hours)
+            line = health(code=code, **only)["TTL headroom"]
+            assert line["state"] == state, line
+            assert table.identity in line["text"]
+    finally:
+        expires(None)
+
+
+def test_watch_prints_a_document_a_line_and_ends_well_on_an_interrupt(table: Table) -> None:
+    words = [PROGRAM, "status", table.identity, "--watch", "--interval", "1", "--json"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(2)]
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 0, said
+    assert said == ""
+    for line in lines:
+        (row,) = json.loads(line)["tables"]
+        assert row["table"] == table.identity
+
+
+def test_watch_goes_on_while_a_server_is_away(table: Table) -> None:
+    words = [PROGRAM, "status", table.identity, "--watch", "--interval", "1", "--json"]
+    away = {name: "postgresql://u:p@127.0.0.1:1/x" for name in ("OFFLOAD_LEDGER_URI",)}
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=os.environ | away) as process:
+        assert process.stdout is not None
+        seen = [json.loads(process.stdout.readline()) for _ in range(2)]
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert all("OFL-501" in one["problems"][0] for one in seen)
+
+
+def test_watch_on_a_terminal_redraws_and_gives_it_back(table: Table) -> None:
+    master, slave = pty.openpty()
+    env = os.environ | {"TERM": "xterm", "COLUMNS": "200", "LINES": "40"}
+    words = [PROGRAM, "status", table.identity, "--watch", "--interval", "1"]
+    with subprocess.Popen(words, stdout=slave, stderr=slave, env=env) as process:
+        os.close(slave)
+        shown, end = b"", time.monotonic() + 60
+        # the second look is there
+        while shown.count(b"every 1 s; Ctrl-C ends") < 2:
+            assert time.monotonic() < end, shown
+            shown += os.read(master, 65536)
+        process.send_signal(signal.SIGINT)
+        try:
+            while more := os.read(master, 65536):
+                shown += more
+        except OSError:
+            # the other side closed it
+            pass
+        assert process.wait(timeout=30) == 0
+    os.close(master)
+    assert b"Traceback" not in shown
+    assert b"\x1b[?1049h" in shown
+    # the alternate screen is left, the cursor is back
+    assert b"\x1b[?1049l" in shown
+    assert b"\x1b[?25h" in shown
+
+
+@pytest.fixture
+def canaries(servers: Servers) -> Canaries:
+    own = {name: servers.secret(name) for name in secrets.GENERATED if name not in PUBLIC}
+    planted = ("in_a_log", "in_a_header", "in_an_error", "in_a_spec", "in_the_environment", "in_a_connection")
+    return Canaries(own | {name: f"canary-{random.token_urlsafe(18)}" for name in planted})
+
+
+def test_no_secret_is_in_a_support_bundle(
+    table: Table, canaries: Canaries, only: dict[str, str], tmp_path: Path
+) -> None:
+    """Secrets lie in logs, in the ledger's error, in a spec and in the environment; what is packed holds none."""
+    value = canaries.values
+    home = table.servers.home
+    log = home / "logs" / "canary.log"
+    every = "\n".join(f"{name} {secret}" for name, secret in value.items() if not name.startswith("in_"))
+    log.write_text(
+        f"{every}\nfailed: postgresql://u:{value['in_a_log']}@h/d\nAuthorization: Bearer {value['in_a_header']}\n"
+    )
+    set_watermark(table, f"last_error = 'http://u:{value['in_an_error']}@h:1/ is away'")
+    spec = Path(only["OFFLOAD_TABLES"]) / "it" / f"{table.name}.yaml"
+    spec.write_text(f"{spec.read_text()}doc: 'see http://u:{value['in_a_spec']}@h/'\n")
+    environment = {
+        "OFFLOAD_PROMETHEUS_URL": f"http://u:{value['in_the_environment']}@127.0.0.1:1/",
+        "AIRFLOW_CONN_X": json.dumps({"conn_type": "http", "password": value["in_a_connection"]}),
+    }
+    out = tmp_path / "bundle.tar.gz"
+    try:
+        done = offload("support-bundle", "--out", str(out), "--json", **only, **environment)
+    finally:
+        log.unlink()
+        set_watermark(table, "last_error = NULL")
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads(done.stdout)
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+    folder = tmp_path / "unpacked"
+    with tarfile.open(out) as tar:
+        names = {member.name.removeprefix("offload-support/") for member in tar}
+        tar.extractall(folder, filter="data")
+    assert names == set(told["files"])
+    assert canaries.in_files(folder) == {}
+    assert canaries.find(done.stdout + done.stderr) == set()
+    # the search can find: the log was packed, with what stood around the secrets
+    packed = (folder / "offload-support" / "logs" / "canary.log").read_text()
+    assert "clickhouse_password [removed]" in packed
+    assert "failed: postgresql://[removed]@h/d" in packed
+    for wanted in (
+        "MANIFEST.txt", "versions.json", "health.json", "status.json", "metrics.txt", f"specs/it/{table.name}.yaml",
+        "ledger/plans.json", "ledger/watermarks.json", f"snapshots/{table.identity}.json", "config/settings.json",
+        "config/catalog.json", "logs/clickhouse.log",
+    ):  # fmt: skip
+        assert wanted in names, wanted
+    plans = json.loads((folder / "offload-support/ledger/plans.json").read_text())
+    snapshots = json.loads((folder / f"offload-support/snapshots/{table.identity}.json").read_text())["snapshots"]
+    assert snapshots[-1]["summary"]["offload.plan"] in {p["plan_id"] for p in plans}
+    assert any("OFL-505" in line for line in told["missing"])
+    assert offload("support-bundle", "--out", str(out)).returncode == 2
+
+
+def test_a_bundle_that_would_hold_a_known_secret_is_never_written(
+    table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from include.offload import redact
+    from include.offload.errors import BUNDLE_LEAKS, OffloadError
+    from include.offload.settings import load
+    from include.offload.support import pack
+    from include.offload.support.collect import Collector, Part
+
+    secret = table.servers.secret("clickhouse_password")
+    leaky = Collector("leaky", lambda *_: [Part("leaky.txt", f"x {secret} y")])
+    out = tmp_path / "b.tar.gz"
+    monkeypatch.setattr(redact.Redactor, "clean", lambda self, text: text)
+    with pytest.raises(OffloadError) as refused:
+        pack(load(), out, [leaky])
+    assert refused.value.kind is BUNDLE_LEAKS
+    assert "leaky.txt" in refused.value.cause
+    assert secret not in str(refused.value)
+    assert not out.exists()
