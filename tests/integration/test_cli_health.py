@@ -211,7 +211,7 @@ def test_watch_prints_a_document_a_line_and_ends_well_on_an_interrupt(table: Tab
 
 def test_watch_goes_on_while_a_server_is_away(table: Table) -> None:
     words = [PROGRAM, "status", table.identity, "--watch", "--interval", "1", "--json"]
-    away = {name: "postgresql://u:p@127.0.0.1:1/x" for name in ("OFFLOAD_LEDGER_URI",)}
+    away = {"OFFLOAD_LEDGER_URI": "postgresql://u:p@127.0.0.1:1/x"}
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=os.environ | away) as process:
         assert process.stdout is not None
         seen = [json.loads(process.stdout.readline()) for _ in range(2)]

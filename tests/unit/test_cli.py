@@ -48,6 +48,9 @@ def test_help_names_every_command(offload) -> None:  # type: ignore[no-untyped-d
         "spec",
         "stack",
         "metrics",
+        "health",
+        "alerts",
+        "support-bundle",
     ]:
         assert command in done.stdout
 
@@ -58,6 +61,7 @@ def test_an_error_id_is_explained(offload, id: str) -> None:  # type: ignore[no-
     assert done.returncode == 0, done.stderr
     assert REGISTRY["OFL-203"].title in done.stdout
     assert REGISTRY["OFL-203"].next_step.replace("{table}", "DB.TABLE") in done.stdout
+    assert "runbook  docs/operations/runbooks/iceberg-offload-data-at-risk.md#schema-drift" in done.stdout
 
 
 def test_an_unknown_error_id_is_a_usage_error(offload) -> None:  # type: ignore[no-untyped-def]

@@ -8,8 +8,10 @@ import typer
 from rich.markup import escape
 
 from include.offload import metrics as metrics_module
+from include.offload.cli.common import load
 from include.offload.cli.console import Json, grid, note, out, show
 from include.offload.errors import REGISTRY, ErrorKind
+from include.offload.runbooks import link, path_of
 
 
 def errors(
@@ -41,8 +43,9 @@ def example(kind: ErrorKind) -> str:
 
 def _one(kind: ErrorKind) -> None:
     out.print(f"[bold]{kind.id}[/]  {escape(kind.title)}")
-    out.print(f"retry  {'the same task may succeed when run again' if kind.retry else 'running again changes nothing'}")
-    out.print(f"next   {escape(example(kind))}")
+    out.print(f"retry    {'the same task may succeed when run again' if kind.retry else 'running again changes nothing'}")
+    out.print(f"next     {escape(example(kind))}")
+    out.print(f"runbook  {escape(link(path_of(kind.id), load().runbooks_url))}", soft_wrap=True)
 
 
 def metrics(
@@ -52,7 +55,7 @@ def metrics(
 ) -> None:
     """List what the pipeline reports of itself, or start every counter at 0."""
     if declare:
-        from include.offload.cli.common import all_specs, load
+        from include.offload.cli.common import all_specs
 
         settings = load()
         specs = all_specs(settings)
