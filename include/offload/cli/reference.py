@@ -43,7 +43,8 @@ def example(kind: ErrorKind) -> str:
 
 def _one(kind: ErrorKind) -> None:
     out.print(f"[bold]{kind.id}[/]  {escape(kind.title)}")
-    out.print(f"retry    {'the same task may succeed when run again' if kind.retry else 'running again changes nothing'}")
+    again = "the same task may succeed when run again" if kind.retry else "running again changes nothing"
+    out.print(f"retry    {again}")
     out.print(f"next     {escape(example(kind))}")
     out.print(f"runbook  {escape(link(path_of(kind.id), load().runbooks_url))}", soft_wrap=True)
 
