@@ -88,7 +88,7 @@ def set_watermark(table: Table, sql: str) -> None:
 
 
 def test_a_healthy_installation(table: Table, only: dict[str, str]) -> None:
-    lines = health("--deep", code=0, **only)
+    lines = health(code=0, **only)
     states = {name: line["state"] for name, line in lines.items()}
     unknown = {"Airflow scheduler", "Airflow DAG processor", "Airflow triggerer", "Airflow database"}
     assert {name for name, state in states.items() if state == "not set up"} >= unknown
@@ -98,9 +98,16 @@ def test_a_healthy_installation(table: Table, only: dict[str, str]) -> None:
     ):  # fmt: skip
         assert states[name] == "ok", lines[name]
     assert table.identity in lines["object store"]["text"]
-    # a busy machine may start Spark slowly: that warns
-    assert states["Spark start-up"] in {"ok", "warn"}
-    assert "started and ended in" in lines["Spark start-up"]["text"]
+    assert states["Spark"] == "ok"
+
+
+def test_spark_is_started_when_it_is_asked_for(table: Table, only: dict[str, str]) -> None:
+    line = health("--deep", code=0, **only)["Spark start-up"]
+    # a busy machine may start it slowly: that warns
+    assert line["state"] in {"ok", "warn"}
+    assert "started and ended in" in line["text"]
+    line = health("--deep", code=1, **only, OFFLOAD_SPARK_MASTER="spark://127.0.0.1:1")["Spark start-up"]
+    assert (line["state"], line["text"][:8]) == ("fail", "OFL-504 ")
 
 
 def test_each_server_that_is_away_is_named_and_the_others_are_not(table: Table, only: dict[str, str]) -> None:

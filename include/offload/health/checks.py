@@ -5,9 +5,9 @@ from __future__ import annotations
 from include.offload.health import servers, spark, tables
 from include.offload.health.lines import Check
 
-SHORT_S = 8.0
+SHORT_S = 10.0
 """For one request to one server."""
-LONG_S = 15.0
+LONG_S = 20.0
 """For checks that load a database's or PyIceberg's library first, or ask about every table."""
 DEEP_S = 21.0
 """For starting Spark: 3 to 6 s on a quiet machine. With what the process itself takes, less than 30 s in all."""

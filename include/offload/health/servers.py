@@ -10,6 +10,7 @@ from include.offload import monitor
 from include.offload.errors import OffloadError
 from include.offload.health.lines import Line, State, absent, good, refused
 from include.offload.settings import Settings
+from include.offload.spec.load import load_specs
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 AIRFLOW = ("Airflow scheduler", "Airflow DAG processor", "Airflow triggerer", "Airflow database")
 COMPONENTS = dict(zip(("scheduler", "dag_processor", "triggerer", "metadatabase"), AIRFLOW, strict=True))
 WORST_SHOWN = 3
-TABLES_TRIED = 20
-"""How many specs are looked up for one whose Iceberg table exists."""
+TABLES_TRIED = 5
+"""How many specs are looked up for one whose Iceberg table exists; those that the ledger knows come first."""
 
 
 def airflow(settings: Settings) -> list[Line]:
@@ -142,26 +143,47 @@ def postgres(settings: Settings) -> list[Line]:
 
 
 def catalog(settings: Settings) -> list[Line]:
-    """Whether the catalog answers."""
+    """Whether the catalog answers about a table: what the offload asks it, so no other right is needed."""
+    from include.offload.lake.catalog import find_table
+
+    name = "Iceberg catalog"
+    specs = load_specs(settings.tables, settings.env).specs
+    if not specs:
+        return [absent(name, f"there is no table spec in {settings.tables} to ask about")]
     with reaching_catalog(settings) as found:
-        spaces = len(found.list_namespaces())
-    return [good("Iceberg catalog", f"`{settings.catalog}` answers, {spaces} namespaces")]
+        find_table(found, (specs[0].target.namespace, specs[0].target.table), specs[0].identity)
+    return [good(name, f"`{settings.catalog}` answers")]
 
 
 def store(settings: Settings) -> list[Line]:
     """Whether the store gives a table's metadata with the key that is configured."""
     from include.offload.lake.catalog import find_table
-    from include.offload.spec.load import load_specs
 
     name = "object store"
+    shipped = _shipped(settings)
+    specs = sorted(load_specs(settings.tables, settings.env).specs, key=lambda spec: spec.identity not in shipped)
     with reaching_catalog(settings) as found:
-        for spec in load_specs(settings.tables, settings.env).specs[:TABLES_TRIED]:
+        for spec in specs[:TABLES_TRIED]:
             table = find_table(found, (spec.target.namespace, spec.target.table), spec.identity)
             if table is not None:
                 with table.io.new_input(table.metadata_location).open() as stream:
                     stream.read(1)
                 return [good(name, f"gives {spec.identity}'s metadata")]
     return [absent(name, "no table has been offloaded yet, so there is nothing to read")]
+
+
+def _shipped(settings: Settings) -> set[str]:
+    """The tables that have a commit, as the ledger knows; none when it is away, which another line says."""
+    from include.offload.ledger.store import Ledger
+
+    try:
+        ledger = Ledger(settings.ledger())
+        try:
+            return {str(row["table_name"]) for row in ledger.watermark_rows() if row["snapshot_id"] is not None}
+        finally:
+            ledger.close()
+    except OffloadError:
+        return set()
 
 
 @contextmanager
