@@ -17,8 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
-from include.offload.settings import ROOT
+from include.offload.health import CHECKS, Line, State, check_health
+from include.offload.settings import ROOT, load
+from include.offload.windows import from_us
 from local import ports, secrets
 from tests.support.canaries import Canaries
 from tests.support.fixtures import SESSION
@@ -47,12 +50,18 @@ def table(servers: Servers) -> Iterator[Table]:
 
 
 @pytest.fixture
-def only(table: Table, tmp_path: Path) -> dict[str, str]:
-    """An environment whose only spec is the table's, and in which no Airflow is set up."""
-    specs = tmp_path / "specs" / "it"
-    specs.mkdir(parents=True)
-    (specs / table.spec_file.name).write_text(table.spec_file.read_text())
-    return {"OFFLOAD_TABLES": str(specs.parent), "OFFLOAD_AIRFLOW_URL": ""}
+def specs(table: Table, tmp_path: Path) -> Path:
+    """A directory whose only spec is the table's."""
+    folder = tmp_path / "specs" / "it"
+    folder.mkdir(parents=True)
+    (folder / table.spec_file.name).write_text(table.spec_file.read_text())
+    return folder.parent
+
+
+@pytest.fixture
+def only(specs: Path) -> dict[str, str]:
+    """An environment with that spec alone, in which no Airflow is set up."""
+    return {"OFFLOAD_TABLES": str(specs), "OFFLOAD_AIRFLOW_URL": ""}
 
 
 def offload(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -62,10 +71,16 @@ def offload(*words: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 
 def health(*words: str, code: int, **environment: str) -> dict[str, dict[str, Any]]:
-    """The lines of the check by name. Insists on the exit code."""
+    """What the command says, line by name. Insists on the exit code."""
     done = offload("health", "--json", *words, **environment)
     assert done.returncode == code, done.stdout + done.stderr
     return {line["name"]: line for line in json.loads(done.stdout)["lines"]}
+
+
+def lines(specs: Path, *names: str, **settings: str) -> dict[str, Line]:
+    """The same checks in this process, only those of these names if there are any."""
+    checks = [check for check in CHECKS if not names or set(check.names) & set(names)]
+    return {line.name: line for line in check_health(load(tables=specs, airflow_url="", **settings), checks).lines}
 
 
 @contextmanager
@@ -81,23 +96,21 @@ def stopped(name: str) -> Iterator[None]:
 
 def set_watermark(table: Table, sql: str) -> None:
     """Change the table's row of the ledger as the operator of a broken installation would find it."""
-    from sqlalchemy import text
-
     with table.ctx.ledger.begin() as c:
         c.execute(text(f"UPDATE offload.watermarks SET {sql} WHERE table_name = :name"), {"name": table.identity})
 
 
 def test_a_healthy_installation(table: Table, only: dict[str, str]) -> None:
-    lines = health(code=0, **only)
-    states = {name: line["state"] for name, line in lines.items()}
+    found = health(code=0, **only)
+    states = {name: line["state"] for name, line in found.items()}
     unknown = {"Airflow scheduler", "Airflow DAG processor", "Airflow triggerer", "Airflow database"}
     assert {name for name, state in states.items() if state == "not set up"} >= unknown
     for name in (
         "ClickHouse", "PostgreSQL", "Iceberg catalog", "object store", "statsd_exporter", "table specs", "last cycles",
         "lag", "TTL headroom", "errors, last hour",
     ):  # fmt: skip
-        assert states[name] == "ok", lines[name]
-    assert table.identity in lines["object store"]["text"]
+        assert states[name] == "ok", found[name]
+    assert table.identity in found["object store"]["text"]
     assert states["Spark"] == "ok"
 
 
@@ -110,77 +123,76 @@ def test_spark_is_started_when_it_is_asked_for(table: Table, only: dict[str, str
     assert (line["state"], line["text"][:8]) == ("fail", "OFL-504 ")
 
 
-def test_each_server_that_is_away_is_named_and_the_others_are_not(table: Table, only: dict[str, str]) -> None:
+def test_each_server_that_is_away_is_named_and_the_others_are_not(table: Table, specs: Path) -> None:
     with stopped("statsd-exporter"), stopped("postgres"):
-        lines = health(code=1, **only)
-        assert {n for n, line in lines.items() if line["state"] == "fail"} == {
+        found = lines(specs)
+        assert {n for n, line in found.items() if line.state is State.FAIL} == {
             "statsd_exporter", "PostgreSQL", "last cycles", "lag", "TTL headroom", "errors, last hour",
         }  # fmt: skip
-        assert lines["PostgreSQL"]["text"].startswith("OFL-501 ")
-        assert lines["PostgreSQL"]["next"] == "bin/offload stack status postgres"
-        assert lines["statsd_exporter"]["text"].startswith("OFL-505 ")
-        assert lines["statsd_exporter"]["runbook"].endswith("#broken-metrics-pipeline")
-    away = {"OFFLOAD_CLICKHOUSE_URI": "http://offload:x@127.0.0.1:1/"}
-    lines = health(code=1, **only, **away)
-    assert lines["ClickHouse"]["text"].startswith("OFL-201 ")
-    both = f"{away['OFFLOAD_CLICKHOUSE_URI']},{table.servers.secret('offload_clickhouse_uri')}"
-    line = health(code=0, **only, OFFLOAD_CLICKHOUSE_URI=both)["ClickHouse"]
-    assert (line["state"], line["text"][:22]) == ("warn", "1 of 2 replicas fail: ")
+        assert found["PostgreSQL"].text.startswith("OFL-501 ")
+        assert found["PostgreSQL"].next == "bin/offload stack status postgres"
+        assert found["statsd_exporter"].text.startswith("OFL-505 ")
+        assert str(found["statsd_exporter"].runbook).endswith("#broken-metrics-pipeline")
+    away = "http://offload:x@127.0.0.1:1/"
+    line = lines(specs, "ClickHouse", clickhouse_uri=away)["ClickHouse"]
+    assert (line.state, line.text[:8]) == (State.FAIL, "OFL-201 ")
+    both = f"{away},{table.servers.secret('offload_clickhouse_uri')}"
+    line = lines(specs, "ClickHouse", clickhouse_uri=both)["ClickHouse"]
+    assert (line.state, line.text[:22]) == (State.WARN, "1 of 2 replicas fail: ")
 
 
 def test_wrong_passwords_fail_their_own_line(table: Table, only: dict[str, str]) -> None:
-    lines = health(
+    found = health(
         code=1,
         **only,
         OFFLOAD_CLICKHOUSE_URI=f"http://offload:wrong@127.0.0.1:{ports.port('CLICKHOUSE')}/",
         OFFLOAD_LEDGER_URI=f"postgresql://offload_ledger:wrong@127.0.0.1:{ports.port('POSTGRES')}/offload",
         PYICEBERG_CATALOG__LAKE__S3__SECRET_ACCESS_KEY="wrong",
     )
-    assert lines["ClickHouse"]["text"].startswith("OFL-202 ")
-    assert lines["PostgreSQL"]["text"].startswith("OFL-501 ")
-    assert lines["Iceberg catalog"]["state"] == "ok"
-    assert lines["object store"]["text"].startswith("OFL-307 "), lines["object store"]
+    assert found["ClickHouse"]["text"].startswith("OFL-202 ")
+    assert found["PostgreSQL"]["text"].startswith("OFL-501 ")
+    assert found["Iceberg catalog"]["state"] == "ok"
+    assert found["object store"]["text"].startswith("OFL-307 "), found["object store"]
 
 
-def test_lag_cycles_and_errors_go_from_ok_to_warn_to_fail(table: Table, only: dict[str, str]) -> None:
-    """The watermark is put back behind rows that are there: 35 minutes warn, an hour fails, and old news is no lag."""
-    from include.offload.windows import from_us
-
+def test_lag_goes_from_ok_to_warn_to_fail_and_is_none_where_nothing_is_new(table: Table, specs: Path) -> None:
     mark = table.watermark_us()
     try:
-        # nothing new in the source: an old watermark is no lag
-        line = health(code=0, **only)["lag"]
-        assert line["state"] == "ok", line
+        # hours old, and no row lies behind it
+        set_watermark(table, "watermark = now() - interval '3 h'")
+        assert lines(specs, "lag")["lag"].state is State.OK
         table.insert(200, hours_ago=0.9, step_s=10)
-        for minutes, state in ((20, "ok"), (36, "warn"), (50, "fail")):
+        for minutes, state in ((20, State.OK), (36, State.WARN), (50, State.FAIL)):
             set_watermark(table, f"watermark = now() - interval '{minutes} minutes'")
-            line = health(code=0 if state != "fail" else 1, **only)["lag"]
-            assert line["state"] == state, (minutes, line)
-        assert table.identity in line["text"]
-        assert line["next"] == f"bin/offload status {table.identity}"
+            line = lines(specs, "lag")["lag"]
+            assert line.state is state, (minutes, line)
+        assert table.identity in line.text
+        assert line.next == f"bin/offload status {table.identity}"
     finally:
         set_watermark(table, f"watermark = '{from_us(mark):%Y-%m-%d %H:%M:%S.%f}+00'")
     assert offload("run", table.identity).returncode == 0
+    assert lines(specs, "lag")["lag"].state is State.OK
 
-    for failures, state in ((1, "warn"), (3, "fail")):
+
+def test_failed_cycles_warn_and_then_fail_and_silence_warns(table: Table, specs: Path, only: dict[str, str]) -> None:
+    for failures, state in ((1, State.WARN), (3, State.FAIL)):
         table.ctx.ledger.failed(table.identity, "OFL-201 by design")
         set_watermark(table, f"failure_count = {failures}")
-        lines = health(code=0 if state == "warn" else 1, **only)
-        assert lines["last cycles"]["state"] == state
-        assert "OFL-201 by design" in lines["last cycles"]["text"]
-        assert lines["errors, last hour"]["state"] == "warn"
-    assert offload("health", "--strict", **only).returncode == 1
+        found = lines(specs, "last cycles", "errors, last hour")
+        assert found["last cycles"].state is state
+        assert "OFL-201 by design" in found["last cycles"].text
+        assert found["errors, last hour"].state is State.WARN
     set_watermark(
         table, "status = 'success', failure_count = 0, last_error = NULL, updated_at = now() - interval '2 h'"
     )
-    line = health(code=0, **only)["last cycles"]
-    assert (line["state"], "nothing schedules" in line["text"]) == ("warn", True)
+    line = lines(specs, "last cycles")["last cycles"]
+    assert (line.state, "nothing schedules" in line.text) == (State.WARN, True)
+    # a warning fails the command only when it is asked to
+    assert offload("health", "--strict", **only).returncode == 1
     set_watermark(table, "updated_at = now()")
 
 
-def test_headroom_warns_below_a_day_and_fails_below_six_hours(table: Table, only: dict[str, str]) -> None:
-    from sqlalchemy import text
-
+def test_headroom_warns_below_a_day_and_fails_below_six_hours(table: Table, specs: Path) -> None:
     def expires(hours: int | None) -> None:
         value = "null" if hours is None else str(int((time.time() + hours * 3600) * 1e6))
         with table.ctx.ledger.begin() as c:
@@ -193,13 +205,19 @@ def test_headroom_warns_below_a_day_and_fails_below_six_hours(table: Table, only
             )
 
     try:
-        for hours, state, code in ((48, "ok", 0), (12, "warn", 0), (3, "fail", 1)):
+        for hours, state in ((48, State.OK), (12, State.WARN), (3, State.FAIL)):
             expires(hours)
-            line = health(code=code, **only)["TTL headroom"]
-            assert line["state"] == state, line
-            assert table.identity in line["text"]
+            line = lines(specs, "TTL headroom")["TTL headroom"]
+            assert line.state is state, line
+            assert table.identity in line.text
     finally:
         expires(None)
+
+
+def test_an_invalid_spec_fails(specs: Path) -> None:
+    (specs / "it" / "broken.yaml").write_text("window: soon\n")
+    line = lines(specs, "table specs")["table specs"]
+    assert (line.state, line.text[:18]) == (State.FAIL, "1 of 2 are invalid")
 
 
 def test_watch_prints_a_document_a_line_and_ends_well_on_an_interrupt(table: Table) -> None:
@@ -318,7 +336,6 @@ def test_a_bundle_that_would_hold_a_known_secret_is_never_written(
 ) -> None:
     from include.offload import redact
     from include.offload.errors import BUNDLE_LEAKS, OffloadError
-    from include.offload.settings import load
     from include.offload.support import pack
     from include.offload.support.collect import Collector, Part
 
