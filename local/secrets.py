@@ -106,6 +106,8 @@ def derived(home: Home, values: dict[str, str]) -> dict[str, str]:
         "offload_statsd_port": str(ports.port("STATSD")),
         "offload_airflow_url": f"http://{ports.HOST}:{ports.port('AIRFLOW')}",
         "offload_metrics_url": f"http://{ports.HOST}:{ports.port('STATSD_METRICS')}",
+        "offload_prometheus_url": f"http://{ports.HOST}:{ports.port('PROMETHEUS')}",
+        "offload_alertmanager_url": f"http://{ports.HOST}:{ports.port('ALERTMANAGER')}",
         "airflow_passwords.json": json.dumps({"admin": values["airflow_admin_password"]}),
         ".pyiceberg.yaml": pyiceberg(values),
         "s3.json": s3_identities(values),

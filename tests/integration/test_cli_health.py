@@ -168,6 +168,10 @@ def test_lag_goes_from_ok_to_warn_to_fail_and_is_none_where_nothing_is_new(table
             assert line.state is state, (minutes, line)
         assert table.identity in line.text
         assert line.next == f"bin/offload status {table.identity}"
+        # the table's own limit wins
+        spec = specs / "it" / table.spec_file.name
+        spec.write_text(f"{spec.read_text()}alerts: {{lag: 2h}}\n")
+        assert lines(specs, "lag")["lag"].state is State.OK
     finally:
         set_watermark(table, f"watermark = '{from_us(mark):%Y-%m-%d %H:%M:%S.%f}+00'")
     assert offload("run", table.identity).returncode == 0

@@ -9,6 +9,7 @@ import pytest
 from include.offload import runbooks
 from include.offload.errors import REGISTRY
 from include.offload.runbooks import FOLDER, OF_ERROR, SCENARIOS, UNKNOWN, anchor, link, path_of
+from monitoring import alerts, values
 
 SEEDS_SCENARIOS = {
     "iceberg-offload-failure.md": 5,
@@ -47,6 +48,11 @@ def test_all_scenarios_of_the_origin_are_there_and_paths_are_distinct() -> None:
 )
 def test_anchors_are_those_of_github(heading: str, wanted: str) -> None:
     assert anchor(heading) == wanted
+
+
+def test_alerts_lead_to_the_same_pages() -> None:
+    assert set(alerts.RUNBOOKS.values()) <= {s.file for s in SCENARIOS} | {runbooks.INDEX}
+    assert values.load("production").text("runbooks") == FOLDER
 
 
 def test_links() -> None:

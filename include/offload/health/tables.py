@@ -21,14 +21,15 @@ if TYPE_CHECKING:
 
 FAILURES = 3
 """Failed tries in a row from which a table counts as failing, as the alert on consecutive failures has it."""
-LATE_S = 30 * 60
-"""Lag that is a warning: the freshness objective. Healthy lag is a sawtooth of up to 20 minutes."""
-VERY_LATE_S = 45 * 60
-"""Lag that is a failure: two runs or more did not land; one failed run lifts the peak to 35 minutes."""
+LATE_S = 45 * 60
+"""Lag that is a failure: two runs or more did not land, since one lifts the peak to 35 minutes. `alerts.lag` wins."""
+WARN_SHARE = 2 / 3
+"""Of it a lag warns: 30 minutes, the freshness objective. Healthy lag is a sawtooth of up to 20 minutes."""
 SILENT_S = 45 * 60
 """No run of any table ended for so long: three intervals."""
-HEADROOM_WARN_S = 24 * 3600
-HEADROOM_FAIL_S = 6 * 3600
+HEADROOM_S = 6 * 3600
+"""Headroom that is a failure; four times as much is a warning. `alerts.ttl_headroom` of the spec wins."""
+HEADROOM_WARN_TIMES = 4
 NAMES_SHOWN = 3
 STATUS = "bin/offload status"
 ERRORS_OF_THE_HOUR = 'sum by (table) (increase(offload_cycles_total{status="failure"}[1h]))'
@@ -82,21 +83,16 @@ def lag(settings: Settings) -> list[Line]:
         for spec in chosen:
             mark = to_us(marks[spec.identity])
             behind = max(0, now - spec.settle_us - mark) / 1e6
-            limit = warn_after_s(spec)
-            if behind > limit and _unshipped(client, spec, mark, now):
+            limit = float(spec.alerts.lag_s or LATE_S)
+            if behind > limit * WARN_SHARE and _unshipped(client, spec, mark, now):
                 late.append((behind / limit, behind, spec))
     if not late:
         return [good(name, f"{len(chosen)} of {len(wanted)} tables have a watermark, none is beyond its limit")]
     late.sort(reverse=True, key=lambda found: found[0])
     share, behind, worst = late[0]
     text = f"{len(late)} late: {_some(s.identity for _, _, s in late)}; {worst.identity} is {_span(behind)} behind"
-    state = State.FAIL if share > VERY_LATE_S / LATE_S else State.WARN
+    state = State.FAIL if share > 1 else State.WARN
     return [Line(name, state, text, f"{STATUS} {worst.identity}")]
-
-
-def warn_after_s(spec: TableSpec) -> float:
-    """The lag from which a table is late, seconds."""
-    return LATE_S
 
 
 def _unshipped(client: Client, spec: TableSpec, mark: int, now: int) -> bool:
@@ -117,19 +113,23 @@ def headroom(settings: Settings) -> list[Line]:
     from include.offload.ledger import looks
 
     name = "TTL headroom"
-    wanted = {s.identity for s in load_specs(settings.tables, settings.env).specs}
+    wanted = {s.identity: s for s in load_specs(settings.tables, settings.env).specs}
     with _ledger(settings) as ledger:
         seen = looks.all_looks(ledger)
-    ends = {i: look.first_expiry_us for i, look in seen.items() if i in wanted and look.first_expiry_us is not None}
+    now = datetime.now(UTC).timestamp()
+    ends = [
+        (look.first_expiry_us / 1e6 - now, float(wanted[table].alerts.ttl_headroom_s or HEADROOM_S), table)
+        for table, look in seen.items()
+        if table in wanted and look.first_expiry_us is not None
+    ]
     if not ends:
         return [good(name, "no row that is not in Iceberg expires")]
-    table, first = min(ends.items(), key=lambda item: item[1])
-    left = first / 1e6 - datetime.now(UTC).timestamp()
+    left, limit, table = min(ends, key=lambda found: found[0] / found[1])
     when = f"in {_span(left)}" if left > 0 else f"{_span(-left)} ago"
     text = f"the first unshipped row of {table} expires {when}"
-    if left > HEADROOM_WARN_S:
+    if left > limit * HEADROOM_WARN_TIMES:
         return [good(name, text)]
-    return [Line(name, State.FAIL if left <= HEADROOM_FAIL_S else State.WARN, text, f"bin/offload run {table}")]
+    return [Line(name, State.FAIL if left <= limit else State.WARN, text, f"bin/offload run {table}")]
 
 
 def errors(settings: Settings) -> list[Line]:
