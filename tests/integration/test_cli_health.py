@@ -30,6 +30,7 @@ from tests.support.tables import Table, finish
 
 pytestmark = pytest.mark.timeout(600)
 PROGRAM = str(ROOT / "bin" / "offload")
+NOT_HERE = dict.fromkeys(("airflow_url", "prometheus_url", "alertmanager_url"), "")
 PUBLIC = {"s3_access_key", "s3_sql_access_key"}
 
 
@@ -60,8 +61,8 @@ def specs(table: Table, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def only(specs: Path) -> dict[str, str]:
-    """An environment with that spec alone, in which no Airflow is set up."""
-    return {"OFFLOAD_TABLES": str(specs), "OFFLOAD_AIRFLOW_URL": ""}
+    """An environment with that spec alone, in which neither Airflow nor Prometheus is set up."""
+    return {"OFFLOAD_TABLES": str(specs)} | {f"OFFLOAD_{name.upper()}": "" for name in NOT_HERE}
 
 
 def offload(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -80,7 +81,7 @@ def health(*words: str, code: int, **environment: str) -> dict[str, dict[str, An
 def lines(specs: Path, *names: str, **settings: str) -> dict[str, Line]:
     """The same checks in this process, only those of these names if there are any."""
     checks = [check for check in CHECKS if not names or set(check.names) & set(names)]
-    return {line.name: line for line in check_health(load(tables=specs, airflow_url="", **settings), checks).lines}
+    return {line.name: line for line in check_health(load(tables=specs, **NOT_HERE, **settings), checks).lines}
 
 
 @contextmanager
@@ -304,7 +305,7 @@ def test_no_secret_is_in_a_support_bundle(
     }
     out = tmp_path / "bundle.tar.gz"
     try:
-        done = offload("support-bundle", "--out", str(out), "--json", **only, **environment)
+        done = offload("support-bundle", "--out", str(out), "--json", **(only | environment))
     finally:
         log.unlink()
         set_watermark(table, "last_error = NULL")
