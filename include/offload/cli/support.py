@@ -33,8 +33,12 @@ def support_bundle(
     if out_file is not None and (out_file.exists() or not out_file.absolute().parent.is_dir()):
         why = "is there already" if out_file.exists() else "is in no directory that exists"
         raise typer.BadParameter(f"{out_file} {why}", param_hint="--out")
-    with err.status("collecting …"):
-        packed = pack(load(), out_file)
+    try:
+        with err.status("collecting …"):
+            packed = pack(load(), out_file)
+    except OSError as error:
+        # in a container the working directory may be read-only
+        raise typer.BadParameter(f"the bundle can not be written: {error}", param_hint="--out") from error
     show(packed, lambda: _print(packed))
 
 
