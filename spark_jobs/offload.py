@@ -159,12 +159,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with SparkStart(f"offload {plan_id}") as starting:
             outcome = ship_plan(plan_id, starting)
+            # how the history server names this job
+            application = starting.context().applicationId if outcome is not None else None
     except Exception as error:
         refuse(error)
         return 1
     if outcome is None:
         return 1
-    say(RESULT, summary(outcome))
+    say(RESULT, {**summary(outcome), "application_id": application})
     return 0
 
 

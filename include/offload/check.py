@@ -221,7 +221,7 @@ def _plan(ctx: Context, spec: TableSpec, request: RunRequest, *, acting: bool) -
         evolution=look.evolution if decision.windows else None,
         force=request.force,
     )
-    seen = _remember(back.look, extent, plan, unshipped, request)
+    seen = replace(_remember(back.look, extent, plan, unshipped, request), settle_us=spec.settle_us, left=decision.left)
     notes = _notes(extent, decision.left, grid, plan, seen)
     if look.expiry_why:
         notes.append(f"{look.expiry_why}: no window is replaced, and when rows expire is not known for sure")

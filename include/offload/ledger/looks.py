@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 from sqlalchemy import text
 
 from include.offload.ledger.store import Head, Ledger
+from include.offload.planning import Left
 from include.offload.source.parts import Block, lost
 from include.offload.windows import Grid
 
@@ -20,7 +21,8 @@ class Look:
     """What one `check_extent` saw of a source. Instants µs UTC by ClickHouse's clock.
 
     late_*: rows older than the horizon that are not in the lake, at `surveyed_us`; of those, `late_expiring` lie in
-    windows that can't be replaced any more. next_expiry_us: of the rows that its plan leaves unshipped.
+    windows that can't be replaced any more. next_expiry_us: of the rows that its plan leaves unshipped. left: windows
+    that differ and were not touched, out of what its plan looked at. settle_us: the spec's, which lag is counted from.
     """
 
     seen_us: int
@@ -37,6 +39,8 @@ class Look:
     rows_in_future: int = 0
     first_expiry_us: int | None = None
     next_expiry_us: int | None = None
+    settle_us: int = 0
+    left: tuple[Left, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

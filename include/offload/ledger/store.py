@@ -33,7 +33,7 @@ from include.offload.trust import is_untrusted
 from include.offload.windows import Grid, Span, from_us, gapless_end, to_us
 
 CONNECT_TIMEOUT_S = 5
-SCHEMA_REVISION = "0002"
+SCHEMA_REVISION = "0003"
 """The migration that this code expects; a test holds it against include/offload/ledger/migrations."""
 
 _PLAN = TypeAdapter(Plan)
