@@ -26,7 +26,7 @@ POSTGRES_PORT = 5432
 LEDGER_DATABASE = "offload"
 
 
-def connection(conn_id: str, *, table: str) -> Connection:
+def connection(conn_id: str, *, table: str | None = None) -> Connection:
     """The Airflow connection `conn_id`. Raises OFL-102 when Airflow does not know it."""
     try:
         return BaseHook.get_connection(conn_id)

@@ -16,6 +16,7 @@ from include.offload.settings import load
 from include.offload.spec.model import TableSpec
 from include.orchestration.context import connection, ledger_uri
 from include.orchestration.failures import refusal_of
+from include.orchestration.links import REFUSAL_KEY
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,8 @@ def report_failure(spec: TableSpec, *, final: bool) -> Callable[[Context], None]
         Metrics(load()).failure(
             spec.identity, context["ti"].task_id, refusal.id if refusal is not None else None, final=final
         )
+        if refusal is not None:
+            _name_refusal(context, refusal.id)
         try:
             from include.offload.ledger.store import Ledger
 
@@ -39,3 +42,11 @@ def report_failure(spec: TableSpec, *, final: bool) -> Callable[[Context], None]
             log.warning("the failure could not be written to the ledger", exc_info=True)
 
     return report
+
+
+def _name_refusal(context: Context, error_id: str) -> None:
+    """Leave the id where the task's link to its runbook finds it."""
+    try:
+        context["ti"].xcom_push(key=REFUSAL_KEY, value={"id": error_id})
+    except Exception:  # noqa: BLE001 - a link less, nothing more
+        log.warning("the link to the runbook could not be made", exc_info=True)
