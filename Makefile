@@ -56,11 +56,11 @@ down: ## Stop all servers; the data stays
 PYTEST := $(AIRFLOW)/python -m pytest
 
 .PHONY: test
-test: setup ## Run the tests (ARGS='-k name' passes options on)
+test: setup $(DONE)/chromium ## Run the tests (ARGS='-k name' passes options on)
 	@$(PYTEST) -m "not long" $(ARGS)
 
 .PHONY: test-all
-test-all: setup ## All tests, the long ones too, with many more generated examples
+test-all: setup $(DONE)/chromium ## All tests, the long ones too, with many more generated examples
 	@HYPOTHESIS_PROFILE=search $(PYTEST) $(ARGS)
 
 .PHONY: torture
@@ -83,6 +83,10 @@ bench: setup ## Measure a bulk load against Spark JDBC; writes bench/results.jso
 .PHONY: bench-quick
 bench-quick: setup ## The same with few rows and one round; writes nothing
 	@exec $(AIRFLOW)/python -m bench.run --quick $(ARGS)
+
+.PHONY: screenshots
+screenshots: setup $(DONE)/chromium ## Take the pictures of the page in Airflow again, into docs/images/
+	@OFFLOAD_SCREENSHOTS=1 $(PYTEST) tests/ui/test_pages.py tests/ui/test_access.py $(ARGS)
 
 .PHONY: docs
 docs: $(DONE)/airflow ## Write the generated pages, the rules of Prometheus and the schema of the table specs
@@ -113,6 +117,11 @@ $(DONE)/spark: requirements-spark.txt $(DONE)/boot
 
 $(DONE)/java: $(DONE)/airflow
 	@bin/step "Java 17 or 21" $(AIRFLOW)/python -m local.java
+	@touch $@
+
+# only tests need it
+$(DONE)/chromium: $(DONE)/airflow local/chromium.py
+	@bin/step "Chromium, for the tests of the page in Airflow" $(AIRFLOW)/python -m local.chromium
 	@touch $@
 
 .venv/tools/bin/statsd_exporter: $(DONE)/airflow

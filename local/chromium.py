@@ -1,0 +1,60 @@
+"""Find Chromium for the tests of the page in Airflow. `python -m local.chromium` installs it where it may."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+class ChromiumMissingError(RuntimeError):
+    """No Chromium on this machine."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the tests of the page in Airflow need Chromium and none was found: apt-get install chromium"
+            " (or name it in CHROMIUM), then `make test`"
+        )
+
+
+def find() -> Path:
+    """`CHROMIUM`, else the first on PATH. Raises ChromiumMissingError."""
+    named = os.environ.get("CHROMIUM")
+    for name in (named,) if named else NAMES:
+        if found := shutil.which(name):
+            return Path(found)
+    raise ChromiumMissingError
+
+
+def ensure() -> Path:
+    """Chromium, by apt-get when there is none and this is root on Debian. Raises ChromiumMissingError."""
+    try:
+        return find()
+    except ChromiumMissingError:
+        apt = shutil.which("apt-get")
+        if os.geteuid() != 0 or apt is None:
+            raise
+    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    subprocess.run([apt, "update", "-qq"], check=True, env=quiet, stdin=subprocess.DEVNULL)
+    install = [apt, "install", "-y", "-qq", "--no-install-recommends", "chromium", "fonts-dejavu-core"]
+    subprocess.run(install, check=True, env=quiet, stdin=subprocess.DEVNULL)
+    return find()
+
+
+def main() -> int:
+    """Print where Chromium is; exit code 1 with one line that says what to install."""
+    try:
+        found = ensure()
+    except (ChromiumMissingError, subprocess.CalledProcessError) as error:
+        sys.stderr.write(f"{error if isinstance(error, ChromiumMissingError) else ChromiumMissingError()}\n")
+        return 1
+    sys.stdout.write(f"{found}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""Links on a task's page: from what was shipped to its snapshot, from what failed to its runbook."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from local.airflow_rest import DagRun
+from tests.support.airflow_driver import Driver
+from tests.support.stack import Servers
+from tests.support.tables import MakeTable
+
+pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.fixture
+def client(full_stack: Servers, airflow_url: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=airflow_url, timeout=60, trust_env=False) as api:
+        login = {"username": "admin", "password": full_stack.secret("airflow_admin_password")}
+        token = api.post("/auth/token", json=login).raise_for_status().json()["access_token"]
+        api.headers["Authorization"] = f"Bearer {token}"
+        yield api
+
+
+def links(client: httpx.Client, run: DagRun, task: str) -> dict[str, Any]:
+    """The buttons that Airflow shows for a task."""
+    path = f"/api/v2/dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances/{task}/links"
+    found: dict[str, Any] = client.get(path).raise_for_status().json()["extra_links"]
+    return {name: link for name, link in found.items() if link}
+
+
+def test_from_a_shipped_plan_and_from_a_failure(client: httpx.Client, airflow: Driver, make_table: MakeTable) -> None:
+    table = make_table("linked").write_spec(retries=0)
+    airflow.discover(table.dag_id)
+    failed = airflow.ask(table.dag_id)
+    assert airflow.finished(failed)["check_extent"] == "failed"
+    shown = links(client, failed, "check_extent")
+    assert set(shown) == {"Runbook"}
+    assert shown["Runbook"].endswith("/plugin/offload/offload/errors/OFL-203")
+    assert "OFL-203" in client.get("/offload/errors/OFL-203").raise_for_status().text
+
+    table.create().insert(300)
+    run = airflow.ask(table.dag_id)
+    airflow.green(run)
+    shown = links(client, run, "offload")
+    assert set(shown) == {"Iceberg snapshot"}, "there is no history server here"
+    assert airflow.xcom(run, "offload", "return_value")["application_id"].startswith("local-")
+    assert links(client, run, "check_extent") == {}
+    page = client.get(shown["Iceberg snapshot"].replace("/plugin/offload", "")).raise_for_status().text
+    assert str(table.lake().snapshots[-1]) in page
+    # the page of the table shows the same, from the ledger alone
+    page = client.get(f"/offload/dags/{table.dag_id}").raise_for_status().text
+    assert 'class="cell shipped' in page
+    assert airflow.plan(run)["plan_id"][:8] in page

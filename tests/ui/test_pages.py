@@ -1,0 +1,182 @@
+"""The Offload page in a real Airflow, seen by a real browser."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+from playwright.sync_api import Browser, FrameLocator, Locator, Page, expect
+
+from tests.support.ledger_story import Story
+from tests.support.stack import Servers
+from tests.ui.conftest import PHONE, Keep, OpenPage, frame, log_in
+
+pytestmark = pytest.mark.timeout(600)
+SILVER = "/plugin/offload/offload/dags/offload__k2__silver_trades"
+
+
+def ours(page: Page | FrameLocator) -> Locator:
+    """The rows of the ten tables; a shared stack may have those of other tests too."""
+    return page.locator("tbody tr", has_text="k2.")
+
+
+def test_log_in_and_find_it_in_the_navigation(
+    chrome: Browser, full_stack: Servers, airflow_url: str, ten: list[Story]
+) -> None:
+    context = chrome.new_context()
+    page = context.new_page()
+    log_in(page, airflow_url, full_stack.secret("airflow_admin_password"))
+    page.get_by_role("link", name="Offload").first.click()
+    expect(frame(page).get_by_role("heading", name="Offload", exact=True)).to_be_visible()
+    expect(ours(frame(page))).to_have_count(10)
+    context.close()
+
+
+def test_the_endangered_come_first(opened: OpenPage, ten: list[Story], keep: Keep) -> None:
+    page = opened("/plugin/offload")
+    rows = ours(frame(page)).get_by_role("rowheader")
+    expect(rows).to_have_count(10)
+    expect(rows.nth(0)).to_have_text("k2.bronze_trades_binance")
+    first = ours(frame(page)).first
+    expect(first).to_contain_text("5 failures in a row")
+    expect(first).to_contain_text("unshipped rows expire soon")
+    expect(rows.nth(1)).to_have_text("k2.bronze_trades_coinbase")
+    expect(ours(frame(page)).nth(2)).to_contain_text("3 windows differ from ClickHouse")
+    expect(rows.nth(9)).to_have_text("k2.ohlcv_1d")
+    keep(page, "offload-tables")
+
+
+def test_filter_and_refresh(opened: OpenPage, ten: list[Story], ledger_uri: str) -> None:
+    """The filter outlives a refresh, and what the ledger says now shows without a reload."""
+    page = opened("/plugin/offload")
+    inside = frame(page)
+    inside.get_by_role("searchbox").fill("ohlcv")
+    expect(inside.locator("tbody tr:visible")).to_have_count(6)
+    inside.get_by_text("Watch").click()
+    expect(inside.locator("tbody tr:visible")).to_have_count(1)
+    inside.get_by_text("All", exact=False).first.click()
+    with psycopg.connect(ledger_uri) as c:
+        c.execute("UPDATE offload.watermarks SET generation = 99 WHERE table_name = 'k2.ohlcv_5m'")
+        c.execute("UPDATE offload.watermarks SET failure_count = 1, status = 'failed' WHERE table_name = 'k2.ohlcv_5m'")
+    try:
+        # going on after a pause asks at once
+        inside.get_by_role("button", name="refreshes every").click()
+        inside.get_by_role("button", name="paused").click()
+        changed = inside.locator("tbody tr", has_text="k2.ohlcv_5m")
+        expect(changed).to_contain_text("the last run failed", timeout=30_000)
+        expect(inside.locator("tbody tr:visible")).to_have_count(6)
+        inside.get_by_role("searchbox").fill("no such table")
+        expect(inside.get_by_text("No table matches")).to_be_visible()
+    finally:
+        with psycopg.connect(ledger_uri) as c:
+            c.execute(
+                "UPDATE offload.watermarks SET failure_count = 0, status = 'success' WHERE table_name = 'k2.ohlcv_5m'"
+            )
+
+
+def test_a_window_says_what_became_of_it(opened: OpenPage, ten: list[Story], keep: Keep) -> None:
+    page = opened("/plugin/offload")
+    frame(page).get_by_role("link", name="k2.silver_trades").click()
+    inside = frame(page)
+    expect(inside.get_by_role("heading", name="k2.silver_trades")).to_be_visible()
+    expect(inside.locator(".heat .cell")).to_have_count(7 * 288)
+    expect(inside.locator(".heat .healed")).to_have_count(6)
+    assert inside.locator(".heat .expired").count() > 100
+    healed = inside.locator(".heat .healed").first
+    healed.hover()
+    tip = inside.get_by_role("tooltip")
+    expect(tip).to_contain_text("before it was healed")
+    expect(tip).to_contain_text("rows")
+    expect(tip).to_contain_text("snapshot 42")
+    expect(tip).to_contain_text("plan ")
+    keep(page, "offload-table")
+    # the keyboard says the same
+    healed.focus()
+    healed.press("ArrowRight")
+    expect(inside.locator(":focus")).to_have_attribute("data-i", str(int(healed.get_attribute("data-i") or 0) + 1))
+    expect(inside.locator(":focus")).to_have_attribute(
+        "aria-label", r"/healed|shipped/" and __import__("re").compile("shipped")
+    )
+    expect(inside.get_by_role("tooltip")).to_be_visible()
+
+
+def test_the_tab_on_a_dag(opened: OpenPage, ten: list[Story]) -> None:
+    page = opened("/dags/offload__k2__silver_trades")
+    page.locator("a[href*=offload_table]").click()
+    expect(frame(page).get_by_role("heading", name="k2.silver_trades")).to_be_visible()
+    frame(page).locator(".heat .healed").first.hover()
+    expect(frame(page).get_by_role("tooltip")).to_be_visible()
+
+
+def test_a_failing_table_and_its_runbook(opened: OpenPage, ten: list[Story], keep: Keep) -> None:
+    page = opened("/plugin/offload/offload/dags/offload__k2__bronze_trades_binance")
+    inside = frame(page)
+    expect(inside.locator(".alarm")).to_contain_text("Connection refused")
+    expect(inside.locator(".commands")).to_contain_text("bin/offload stack status clickhouse")
+    keep(page, "offload-failing")
+    inside.get_by_role("link", name="OFL-201").click()
+    expect(inside.get_by_role("heading", name="OFL-201")).to_be_visible()
+    expect(inside.get_by_text("ClickHouse does not answer").first).to_be_visible()
+    expect(inside.locator(".prose")).to_contain_text("docs/")
+
+
+def test_a_plan(opened: OpenPage, ten: list[Story]) -> None:
+    page = opened(SILVER)
+    frame(page).locator(".plans tbody th a").first.click()
+    expect(frame(page).get_by_role("heading", name="Iceberg snapshot")).to_be_visible()
+    expect(frame(page).locator("pre").first).to_contain_text("VERSION AS OF 42")
+
+
+def test_dark_as_airflow_says(opened: OpenPage, ten: list[Story], keep: Keep) -> None:
+    """Airflow's own choice wins over the browser's; without one the browser's counts."""
+
+    def ground(page: Page | FrameLocator) -> str:
+        expect(page.get_by_role("heading", name="k2.silver_trades")).to_be_visible()
+        return str(page.locator("body").evaluate("e => getComputedStyle(e).backgroundColor"))
+
+    page = opened(SILVER, scheme="light", theme="dark")
+    dark = ground(frame(page))
+    keep(page, "offload-table-dark")
+    alone = SILVER.removeprefix("/plugin/offload")
+    light = ground(opened(alone, scheme="light"))
+    assert (light, dark) == ("rgb(255, 255, 255)", "rgb(0, 0, 0)")
+    assert ground(opened(alone, scheme="dark")) == dark
+    assert ground(opened(alone, scheme="dark", theme="light")) == light
+
+
+def test_a_phone(opened: OpenPage, ten: list[Story], keep: Keep) -> None:
+    page = opened("/offload/", size=PHONE)
+    expect(ours(page)).to_have_count(10)
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    keep(page, "offload-phone")
+    page.get_by_role("link", name="k2.silver_trades").click()
+    expect(page.get_by_role("heading", name="k2.silver_trades")).to_be_visible()
+    page.wait_for_load_state()
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+
+
+def test_a_table_that_never_ran(opened: OpenPage, ten: list[Story]) -> None:
+    page = opened("/plugin/offload/offload/dags/offload__k2__ohlcv_1d")
+    expect(frame(page).get_by_text("This table has not run")).to_be_visible()
+    # out of the sandboxed frame, into Airflow itself
+    frame(page).get_by_role("link", name="Open the DAG in Airflow").click()
+    page.wait_for_url("**/dags/offload__k2__ohlcv_1d")
+
+
+def test_a_ledger_that_can_not_be_read(
+    chrome: Browser, session_state: object, airflow_url: str, ten: list[Story], ledger_uri: str
+) -> None:
+    """The page says so with an error id, and comes back by itself."""
+    with psycopg.connect(ledger_uri) as c:
+        c.execute("ALTER TABLE offload.looks RENAME TO looks_away")
+    try:
+        context = chrome.new_context(storage_state=session_state)  # type: ignore[arg-type]
+        other = context.new_page()
+        answer = other.goto(f"{airflow_url}/offload/")
+        assert answer is not None
+        assert answer.status == 503
+        expect(other.get_by_role("alert")).to_contain_text("OFL-502")
+    finally:
+        with psycopg.connect(ledger_uri) as c:
+            c.execute("ALTER TABLE offload.looks_away RENAME TO looks")
+    expect(ours(other)).to_have_count(10, timeout=30_000)
+    context.close()
