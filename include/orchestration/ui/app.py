@@ -20,7 +20,7 @@ from markupsafe import Markup
 from starlette.middleware.base import RequestResponseEndpoint
 from starlette.responses import Response
 
-from include.offload import overview, runbooks
+from include.offload import overview, sections
 from include.offload.errors import REGISTRY, OffloadError
 from include.offload.overview import FAR_BEHIND_US, Danger
 from include.offload.timeline import plan_line, timeline
@@ -51,7 +51,7 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.globals |= {"Danger": Danger, "runbook": runbooks.section}
+    env.globals |= {"Danger": Danger}
     for name in ("number", "short", "duration", "instant", "iso", "day", "clock", "size"):
         env.filters[name] = getattr(words, name)
     env.filters["breakable"] = _breakable
@@ -182,8 +182,8 @@ def one_error(request: Request, error_id: str, user: GetUserDep) -> HTMLResponse
     kind = REGISTRY.get(error_id.upper())
     if kind is None:
         return _page(request, "elsewhere.html", 404, dag_id=error_id)
-    where = runbooks.section(kind.id)
-    text = None if where is None else runbooks.markdown(where)
+    where = sections.section(kind.id)
+    text = None if where is None else sections.markdown(where)
     return _page(request, "error.html", kind=kind, where=where, text=None if text is None else _rendered(text))
 
 
@@ -193,7 +193,7 @@ def _rendered(text: str) -> Markup:
     for token in tokens:
         for child in token.children or []:
             href = str(child.attrGet("href") or "") if child.type == "link_open" else ""
-            found = runbooks.ERROR_ID.search(href.upper())
+            found = sections.ERROR_ID.search(href.upper())
             if child.type == "link_open":
                 child.attrs = {"href": found[0]} if found and found[0] in REGISTRY else {}
             elif child.type == "image":
