@@ -85,7 +85,7 @@ bench-quick: setup ## The same with few rows and one round; writes nothing
 	@exec $(AIRFLOW)/python -m bench.run --quick $(ARGS)
 
 .PHONY: screenshots
-screenshots: setup $(DONE)/chromium ## Take the pictures of the page in Airflow again, into docs/images/
+screenshots: setup $(DONE)/chromium ## Take the pictures of the page in Airflow again, into docs/img/
 	@OFFLOAD_SCREENSHOTS=1 $(PYTEST) tests/ui/test_pages.py tests/ui/test_access.py $(ARGS)
 
 .PHONY: docs

@@ -93,6 +93,7 @@ def check_extent(ctx: Context, spec: TableSpec, request: RunRequest) -> CheckRes
     ctx.metrics.announce([spec])
     ttl_guard.check_ready(ctx, spec)
     ctx.ledger.check_schema()
+    _remind(ctx, spec)
     result = _plan(ctx, spec, request, acting=True)
     head = ctx.ledger.head(spec.identity)
     assert head is not None  # noqa: S101 - planning registered the table
@@ -116,6 +117,21 @@ def check_extent(ctx: Context, spec: TableSpec, request: RunRequest) -> CheckRes
     return result if guard.note is None else replace(result, notes=(*result.notes, guard.note))
 
 
+def _remind(ctx: Context, spec: TableSpec) -> None:
+    """Send again what is known: an exporter that was restarted forgot it, and while runs fail nobody else says it."""
+    known = looks.remembered(ctx.ledger, spec.identity)
+    if known is not None:
+        ctx.metrics.remembered(
+            spec.identity,
+            watermark_us=known.watermark_us,
+            last_success_us=known.last_success_us,
+            first_expiry_us=known.first_expiry_us,
+            looked=known.look is not None,
+            mismatched_windows=sum(x.differs for x in known.look.left) if known.look else 0,
+            late_beyond_horizon=known.look.late_rows if known.look else 0,
+        )
+
+
 def preview(ctx: Context, spec: TableSpec, request: RunRequest) -> CheckResult:
     """The plan that `check_extent` would freeze now; it is not frozen."""
     ctx.ledger.check_schema()
@@ -128,6 +144,10 @@ def _plan(ctx: Context, spec: TableSpec, request: RunRequest, *, acting: bool) -
         glance = _glance(client, spec, grid)
         known = ctx.ledger.head(spec.identity)
         unshipped = _unshipped_expiry(client, glance, known)
+        if acting and known is not None and known.origin_us is not None:
+            # before anything that may fail: the alert on it must not wait for the catalog
+            looks.save_expiry(ctx.ledger, known.table_id, unshipped)
+            ctx.metrics.expiry(spec.identity, unshipped, glance.now_us)
         if acting and known is not None and ttl_guard.must_hold(spec, unshipped, glance.now_us):
             # first of all: it must also work while the catalog or the store is away
             ttl_guard.watch(ctx, spec, known.table_id, unshipped, glance.now_us)

@@ -180,7 +180,7 @@ REGISTRY: dict[str, Metric] = {
             Kind.GAUGE,
             "windows",
             "Windows in which the last `bin/offload verify` or `reconcile` found a difference that stays;"
-            " a verify of all of them without one sets it to 0",
+            " a verify, or a reconcile, of all of them that leaves none sets it to 0",
             ("table",),
         ),
         Metric(
@@ -388,6 +388,27 @@ class Metrics:
         if cycle_seconds is not None:
             self.timing("offload_cycle_duration_seconds", cycle_seconds, table=table)
 
+    def remembered(
+        self,
+        table: str,
+        *,
+        watermark_us: int | None,
+        last_success_us: int | None,
+        first_expiry_us: int | None,
+        looked: bool,
+        mismatched_windows: int,
+        late_beyond_horizon: int,
+    ) -> None:
+        """What earlier runs found, instants in µs UTC. `looked`: one of them planned; else its part is unknown."""
+        if watermark_us is not None:
+            self.gauge("watermark_timestamp_seconds", watermark_us / 1e6, table=table)
+        if last_success_us is not None:
+            self.gauge("offload_last_success_timestamp", last_success_us / 1e6, table=table)
+        if looked:
+            self.gauge("offload_mismatched_windows", mismatched_windows, table=table)
+            self.gauge("offload_late_rows_beyond_horizon", late_beyond_horizon, table=table)
+            self.expiry(table, first_expiry_us)
+
     def failure(self, table: str, step: str, error_id: str | None, *, final: bool) -> None:
         """A try of `step` failed. `error_id`: `OFL-…`, None for anything else; `final`: no retry follows."""
         self.count("offload_errors_total", table=table, step=step)
@@ -397,7 +418,7 @@ class Metrics:
             self.count("offload_cycles_total", table=table, status="failure")
 
     def verified(self, table: str, windows: int) -> None:
-        """How many windows a verify or reconcile left different; 0 only when a verify compared all of them."""
+        """How many windows a verify or reconcile left different; 0 only when it went over all of them."""
         self.gauge("offload_verify_mismatched_windows", windows, table=table)
 
     def close(self) -> None:

@@ -104,13 +104,13 @@ def frame(page: Page) -> FrameLocator:
 
 @pytest.fixture
 def keep(request: pytest.FixtureRequest) -> Keep:
-    """Writes a screenshot into docs/images/, when `make screenshots` asks for it."""
+    """Writes a screenshot into docs/img/, when `make screenshots` asks for it."""
 
     def write(page: Page, name: str) -> None:
         if SCREENSHOTS:
             for part in page.frames:
                 # the DAGs of a test stack are paused, those of a reader's are not
                 part.evaluate("document.querySelectorAll('.asleep').forEach(mark => mark.remove())")
-            page.screenshot(path=Path(request.config.rootpath) / "docs" / "images" / f"{name}.png")
+            page.screenshot(path=Path(request.config.rootpath) / "docs" / "img" / f"{name}.png")
 
     return write

@@ -82,19 +82,21 @@ def client(full_stack: Servers, airflow_url: str, many: None) -> Iterator[httpx.
         yield api
 
 
-def test_a_thousand_tables_in_time(client: httpx.Client, record_property: pytest.RecordProperty) -> None:
+def test_a_thousand_tables_on_one_page(client: httpx.Client) -> None:
+    page = client.get("/offload/").raise_for_status().text
+    assert page.count('role="rowheader"') >= TABLES
+    assert "95\u202f000" in page, "the rows of the last day"
+
+
+# a limit in milliseconds shows nothing while the machine is busy with something else
+@pytest.mark.long
+def test_a_thousand_tables_in_time(client: httpx.Client) -> None:
     took = []
     for _ in range(TRIES):
         answer = client.get("/offload/").raise_for_status()
         took.append(float(answer.headers["Server-Timing"].removeprefix("app;dur=")))
-        # the first one loads code; the machine may be busy with something else
-        if len(took) > 5 and took[-1] < LIMIT_MS:
-            break
-    assert answer.text.count('role="rowheader"') >= TABLES
-    assert "95\u202f000" in answer.text, "the rows of the last day"
-    record_property("server_ms", took)
-    print(f"server ms: {sorted(took[1:])}, median {statistics.median(took[1:]):.0f}")  # noqa: T201
-    assert min(took[1:]) < LIMIT_MS, took
+    # the first one loads code
+    assert statistics.median(took[1:]) < LIMIT_MS, took
 
 
 def test_names_and_errors_are_text(client: httpx.Client) -> None:

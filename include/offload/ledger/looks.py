@@ -13,7 +13,7 @@ from sqlalchemy import text
 from include.offload.ledger.store import Head, Ledger
 from include.offload.planning import Left
 from include.offload.source.parts import Block, lost
-from include.offload.windows import Grid
+from include.offload.windows import Grid, to_us
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +53,34 @@ class Guarded:
     last_error: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What the ledger knows of a table's past. `landed`: its last run ended well after `look` was taken."""
+
+    watermark_us: int | None
+    last_success_us: int | None
+    look: Look | None
+    landed: bool
+
+    @property
+    def first_expiry_us(self) -> int | None:
+        """When ClickHouse deletes the first row that was unshipped then (µs UTC); None: never, or not known."""
+        if self.look is None:
+            return None
+        return self.look.next_expiry_us if self.landed else self.look.first_expiry_us
+
+
 _LOOK = TypeAdapter(Look)
 _SAVE = text(
     "INSERT INTO offload.looks (table_id, document) VALUES (:id, CAST(:document AS jsonb))"
     " ON CONFLICT (table_id) DO UPDATE SET document = excluded.document, updated_at = now()"
 )
 _LOAD = "SELECT document FROM offload.looks WHERE table_id = :id"
+_REMEMBERED = (
+    "SELECT w.watermark, w.last_successful_run, l.document, l.updated_at FROM offload.tables t"
+    " JOIN offload.watermarks w USING (table_id) LEFT JOIN offload.looks l USING (table_id)"
+    " WHERE t.identity = :identity"
+)
 
 
 def load(ledger: Ledger, table_id: int) -> Look | None:
@@ -66,6 +88,21 @@ def load(ledger: Ledger, table_id: int) -> Look | None:
     with ledger.begin() as c:
         found = c.execute(text(_LOAD), {"id": table_id}).scalar_one_or_none()
     return None if found is None else _LOOK.validate_python(found, strict=False)
+
+
+def remembered(ledger: Ledger, identity: str) -> Remembered | None:
+    """What was known of a table before this run; None for one that the ledger has not met."""
+    with ledger.begin(identity) as c:
+        row = c.execute(text(_REMEMBERED), {"identity": identity}).mappings().first()
+    if row is None:
+        return None
+    success, looked = row["last_successful_run"], row["updated_at"]
+    return Remembered(
+        None if row["watermark"] is None else to_us(row["watermark"]),
+        None if success is None else to_us(success),
+        None if row["document"] is None else _LOOK.validate_python(row["document"], strict=False),
+        success is not None and looked is not None and success >= looked,
+    )
 
 
 def save(ledger: Ledger, head: Head, grid: Grid, look: Look, expiries: Mapping[int, int]) -> None:
@@ -83,6 +120,16 @@ def save(ledger: Ledger, head: Head, grid: Grid, look: Look, expiries: Mapping[i
                 ],
             )
         c.execute(_SAVE, {"id": head.table_id, "document": _LOOK.dump_json(look).decode()})
+
+
+def save_expiry(ledger: Ledger, table_id: int, expiry_us: int | None) -> None:
+    """Keep when the first unshipped row expires (µs UTC, None: never), for a run that fails before it has a look."""
+    _change(
+        ledger,
+        "UPDATE offload.looks SET document = document || jsonb_build_object("
+        "'first_expiry_us', CAST(:expiry AS bigint), 'next_expiry_us', CAST(:expiry AS bigint)) WHERE table_id = :id",
+        {"id": table_id, "expiry": expiry_us},
+    )
 
 
 def add_blocks(ledger: Ledger, table_id: int, blocks: tuple[Block, ...]) -> Look | None:
