@@ -17,6 +17,7 @@ from include.offload.errors import OffloadError
 from include.offload.lake.catalog import find_table
 from include.offload.ledger import looks
 from include.offload.ledger.looks import Guarded, Look
+from include.offload.limits import lag_limit_s
 from include.offload.lookback import late_note
 from include.offload.source.client import Client
 from include.offload.source.sql import instant_sql, quote
@@ -25,8 +26,6 @@ from include.offload.windows import Grid, to_us
 
 CATALOG_THREADS = 8
 WITNESSES = 3
-LATE_S = 30 * 60
-"""Lag from which a table is called late: the freshness objective of the origin system, seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +34,7 @@ class TableStatus:
 
     table: str
     state: str
-    """`new`, `ok`, `late` (more than 30 min behind), `failed` (the last run failed), `unknown` (the ledger is away)."""
+    """`new`, `ok`, `late` (beyond its lag limit), `failed` (the last run failed), `unknown` (the ledger is away)."""
     clickhouse_rows: int | None = None
     iceberg_rows: int | None = None
     unshipped_rows: int | None = None
@@ -176,7 +175,7 @@ def _from_source(client: Client, spec: TableSpec, known: TableStatus, now_us: in
     lag: float | None = None
     if known.watermark_us is not None:
         lag = max(0, now_us - spec.settle_us - known.watermark_us) / 1e6 if unshipped else 0.0
-    late = known.state == "ok" and lag is not None and lag > LATE_S
+    late = known.state == "ok" and lag is not None and lag > lag_limit_s(spec.window_us, own_s=spec.alerts.lag_s)
     return replace(
         known,
         clickhouse_rows=int(rows),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from include.offload import monitor
 from include.offload.errors import OffloadError
 from include.offload.health.lines import Line, State, absent, good
+from include.offload.limits import LAG_FAILED_S, WARN_SHARE, lag_limit_s
 from include.offload.settings import Settings
 from include.offload.spec.load import load_specs
 from include.offload.windows import Grid, to_us
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
 
 FAILURES = 3
 """Failed tries in a row from which a table counts as failing, as the alert on consecutive failures has it."""
-LATE_S = 45 * 60
-"""Lag that is a failure: two runs or more did not land, since one lifts the peak to 35 minutes. `alerts.lag` wins."""
-WARN_SHARE = 2 / 3
-"""Of it a lag warns: 30 minutes, the freshness objective. Healthy lag is a sawtooth of up to 20 minutes."""
 SILENT_S = 45 * 60
 """No run of any table ended for so long: three intervals."""
 HEADROOM_S = 6 * 3600
@@ -83,9 +80,9 @@ def lag(settings: Settings) -> list[Line]:
         for spec in chosen:
             mark = to_us(marks[spec.identity])
             behind = max(0, now - spec.settle_us - mark) / 1e6
-            limit = float(spec.alerts.lag_s or LATE_S)
-            if behind > limit * WARN_SHARE and _unshipped(client, spec, mark, now):
-                late.append((behind / limit, behind, spec))
+            warns, fails = lag_limits_s(spec)
+            if behind > warns and _unshipped(client, spec, mark, now):
+                late.append((behind / fails, behind, spec))
     if not late:
         return [good(name, f"{len(chosen)} of {len(wanted)} tables have a watermark, none is beyond its limit")]
     late.sort(reverse=True, key=lambda found: found[0])
@@ -93,6 +90,13 @@ def lag(settings: Settings) -> list[Line]:
     text = f"{len(late)} late: {_some(s.identity for _, _, s in late)}; {worst.identity} is {_span(behind)} behind"
     state = State.FAIL if share > 1 else State.WARN
     return [Line(name, state, text, f"{STATUS} {worst.identity}")]
+
+
+def lag_limits_s(spec: TableSpec) -> tuple[float, float]:
+    """The lags that warn and that fail, in seconds."""
+    if own := spec.alerts.lag_s:
+        return own * WARN_SHARE, float(own)
+    return lag_limit_s(spec.window_us), lag_limit_s(spec.window_us, LAG_FAILED_S)
 
 
 def _unshipped(client: Client, spec: TableSpec, mark: int, now: int) -> bool:
