@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from include.offload.settings import Settings, home
 
@@ -29,10 +29,20 @@ KEY_OF_SECRET = re.compile(
     r"|sql_alchemy_conn|_uri$|^airflow_(conn|var)_",
     re.I,
 )
+KEY_OF_ADDRESS = re.compile(r"webhook|(^|[_\W])dsn$|(^|[_\W])url$", re.I)
+"""Addresses by which alone something may be used: one with a path, a query or a user is a secret as a whole."""
+_PUBLIC_PATH = re.compile(r"(runbooks|base|execution_api_server)_url$", re.I)
+LONG_PATH = 16
+"""Characters from which such an address' path is looked for without its host too."""
+LONG_WORD = re.compile(r"(?=\S*\d)(?=\S*[A-Za-z])\S{16,}")
+"""What an extra field of a connection may hold as a token, whatever the field is called."""
+_PLAIN_HEADERS = {"accept", "content-type", "user-agent"}
 _LOGIN = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<user>[^\s/@:'\"]*):(?P<password>[^\s/@'\"]+)@")
 _XML = re.compile(r"<password[^>]*>([^<]+)<")
 _LOOKS: tuple[tuple[re.Pattern[str], str], ...] = (
     (_LOGIN, rf"\g<scheme>{REMOVED}@"),
+    # a key in the user's place, as a Sentry DSN has it
+    (re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]*://)[\w-]{16,}@"), rf"\1{REMOVED}@"),
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----", re.S), REMOVED),
     (re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]+"), REMOVED),
     (re.compile(r"\b(Bearer|Basic)\s+[A-Za-z0-9._~+/=-]{8,}", re.I), rf"\1 {REMOVED}"),
@@ -105,6 +115,8 @@ def _places(settings: Settings) -> Iterator[tuple[str, str]]:
     for name, value in os.environ.items():
         if KEY_OF_SECRET.search(name) and not Path(value).exists():
             yield f"environment {name}", value
+        elif KEY_OF_ADDRESS.search(name):
+            yield f"environment {name}", value
         else:
             yield f"environment {name}", "\n".join(m[0] for m in _LOGIN.finditer(value))
     for name in type(settings).model_fields:
@@ -140,6 +152,9 @@ def secrets_in(place: str, text: str) -> set[str]:
     """The secrets in a file, a setting or a variable. place: its name, which says what is a secret in it."""
     found = {unquote(m["password"]) for m in _LOGIN.finditer(text)} | {m["password"] for m in _LOGIN.finditer(text)}
     name = Path(place).name
+    found |= set(_of_address(name, text.strip()))
+    if "airflow_conn" in name.lower():
+        found |= set(_in_connections(text))
     if name.endswith(".json") or text.lstrip().startswith("{"):
         found |= _in_json(name, text)
     elif name.endswith(".xml"):
@@ -148,12 +163,102 @@ def secrets_in(place: str, text: str) -> set[str]:
         parser = configparser.ConfigParser(interpolation=None, strict=False)
         parser.read_string(text)
         for section in parser.values():
-            found |= {value for key, value in section.items() if KEY_OF_SECRET.search(key) and not _is_plain(value)}
+            for key, value in section.items():
+                found |= set(_of_key(key, value))
     elif "\n" in text.strip():
         found |= set(_pairs(text.splitlines()))
-    elif not _is_plain(text.strip()):
+    elif not _is_plain(text.strip()) and not _only_address(name):
         found.add(text.strip())
     return {value for value in found if len(value) >= SHORTEST}
+
+
+def is_secret(key: str, value: str) -> bool:
+    """Whether the value of this setting or variable is not to be shown at all."""
+    return bool(KEY_OF_SECRET.search(key)) or any(True for _ in _of_address(key, value))
+
+
+def _only_address(key: str) -> bool:
+    return bool(KEY_OF_ADDRESS.search(key)) and not KEY_OF_SECRET.search(key)
+
+
+def _of_key(key: str, value: str) -> Iterator[str]:
+    if KEY_OF_SECRET.search(key) and not _is_plain(value):
+        yield value
+    yield from _of_address(key, value)
+
+
+def _of_address(key: str, value: str) -> Iterator[str]:
+    if KEY_OF_ADDRESS.search(key) and not any(c.isspace() for c in value):
+        yield from _in_address(value, path_counts=not _PUBLIC_PATH.search(key))
+
+
+def _in_address(value: str, *, path_counts: bool = True) -> Iterator[str]:
+    """The address as a whole, a long path and a user without password, if it has a path, a query or a user."""
+    rest = value.partition("://")[2] or value
+    authority, path = re.fullmatch(r"([^/?]*)(.*)", rest).groups()  # type: ignore[union-attr]
+    user, at, _ = authority.rpartition("@")
+    if at:
+        yield value
+        if ":" not in user:
+            yield unquote(user)
+    if path_counts and path.strip("/"):
+        yield from (value, value.rstrip("/"))
+        if len(path) >= LONG_PATH:
+            yield path.rstrip("/")
+
+
+def _in_connections(text: str) -> Iterator[str]:
+    """Of Airflow connections, one or many by id, as JSON or URI: tokens in host, headers and other extra fields."""
+    try:
+        document = json.loads(text)
+    except ValueError:
+        yield from _in_connection(_of_uri(text.strip()))
+        return
+    if not isinstance(document, dict):
+        return
+    one = "conn_type" in document
+    for held in [document] if one else document.values():
+        for connection in held if isinstance(held, list) else [held]:
+            if isinstance(connection, str):
+                yield from _in_connection(_of_uri(connection))
+            elif isinstance(connection, dict):
+                yield from _in_connection(connection)
+
+
+def _of_uri(uri: str) -> dict[str, Any]:
+    """Host and extra of a connection's URI; both may be quoted."""
+    parts = urlsplit(uri)
+    fields: dict[str, Any] = dict(parse_qsl(parts.query))
+    return {"host": unquote(parts.netloc.rpartition("@")[2]), "extra": fields.pop("__extra__", None) or fields}
+
+
+def _in_connection(connection: Mapping[str, Any]) -> Iterator[str]:
+    extra = connection.get("extra") or {}
+    if isinstance(extra, str):
+        try:
+            extra = json.loads(extra)
+        except ValueError:
+            yield extra
+    yield from _in_address(str(connection.get("host") or ""))
+    yield from _in_extra(extra)
+
+
+def _in_extra(value: Any, key: str = "", *, header: bool = False) -> Iterator[str]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _in_extra(inner, str(name), header=header or key.lower() == "headers")
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _in_extra(inner, key, header=header)
+    elif isinstance(value, str):
+        if header or key.lower() == "headers":
+            if key.lower() not in _PLAIN_HEADERS:
+                # a header's value may stand behind a word such as Bearer
+                yield from (value, *value.split())
+        elif key == "path" or LONG_WORD.fullmatch(value) or KEY_OF_SECRET.search(key):
+            yield value
+        elif KEY_OF_ADDRESS.search(key):
+            yield from _in_address(value)
 
 
 def _in_json(name: str, text: str) -> set[str]:
@@ -174,7 +279,9 @@ def _leaves(value: Any, *, everything: bool) -> Iterator[str]:
         for key, inner in value.items():
             if isinstance(inner, str) and (everything or KEY_OF_SECRET.search(str(key))):
                 yield inner
-            elif not isinstance(inner, str):
+            elif isinstance(inner, str):
+                yield from _of_address(str(key), inner)
+            else:
                 yield from _leaves(inner, everything=everything)
     elif isinstance(value, list):
         for inner in value:
@@ -188,3 +295,5 @@ def _pairs(lines: Iterable[str]) -> Iterator[str]:
         if match and KEY_OF_SECRET.search(match[1]) and not _is_plain(match[2]):
             yield match[2]
             yield from match[2].split(":")
+        elif match:
+            yield from _of_address(match[1], match[2])

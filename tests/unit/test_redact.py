@@ -11,6 +11,7 @@ import pytest
 
 from include.offload.redact import REMOVED, Redactor, known_secrets, secrets_in, without_logins
 from include.offload.settings import load
+from include.offload.support.collect import configuration
 from tests.support.canaries import Canaries
 
 SECRET = "p@ss/wörd-%41+x&y"
@@ -58,6 +59,7 @@ def test_a_known_secret_is_removed_in_every_form(text: str) -> None:
         ("GET /x?X-Amz-Signature=0123456789abcdef&a=1", f"GET /x?X-Amz-Signature={REMOVED}&a=1"),
         ("to https://hooks.slack.com/services/T0/B0/xyz now", f"to https://hooks.slack.com/{REMOVED} now"),
         ("a eyJhbGciOiJI.eyJzdWIiOiIx.c2lnbmF0dXJl b", f"a {REMOVED} b"),
+        ("to https://0123456789abcdef0123@o1.ingest.example.org/2", f"to https://{REMOVED}@o1.ingest.example.org/2"),
         ("-----BEGIN RSA PRIVATE KEY-----\nabc\n-----END RSA PRIVATE KEY-----", REMOVED),
     ],
 )
@@ -96,6 +98,25 @@ def test_what_is_no_secret_stays(text: str) -> None:
         ),
         ("clickhouse-users.xml", "<users><u><password>a-long-password</password></u></users>", {"a-long-password"}),
         ("airflow.cfg", "[core]\nfernet_key = abcdefgh12345\nauth_manager = a.b.Manager\n", {"abcdefgh12345"}),
+        ("offload_alert_webhook", "https://h.example.org/hook/T0KEN-canary", {"https://h.example.org/hook/T0KEN-canary"}),
+        ("alert_webhook", "http://127.0.0.1:18106/", set()),
+        ("offload_runbooks_url", "https://docs.example.org/runbooks/18106", set()),
+        ("config.json", '{"hook_url": "https://h/hook/T0KEN-canary?a"}', {"https://h/hook/T0KEN-canary?a"}),
+        ("x.env", "A=b\nMY_WEBHOOK='https://h/hook/T0KEN-canary'\n", {"/hook/T0KEN-canary"}),
+        (
+            "airflow.cfg",
+            "[sentry]\nsentry_dsn = https://0123456789abcdef@o1.example.org/2\n",
+            {"0123456789abcdef", "https://0123456789abcdef@o1.example.org/2"},
+        ),
+        (
+            "airflow_connections.json",
+            '{"a": {"conn_type": "http", "host": "h.example.org/hook/host-canary"}, '
+            '"b": {"conn_type": "http", "host": "a-long-host-name", "extra": {"headers": {"X-Any": "header-canary"}}}, '
+            '"c": {"conn_type": "http", "extra": "{\\"path\\": \\"path-canary\\", \\"mode\\": \\"spark-host-name\\"}"}, '
+            '"d": "http://h/?headers=x&__extra__=%7B%22headers%22%3A%20%7B%22X%22%3A%20%22Key%20uri-canary%22%7D%7D"}',
+            {"h.example.org/hook/host-canary", "header-canary", "path-canary", "uri-canary"},
+        ),
+        ("AIRFLOW_CONN_X", "http://h.example.org%2Fhook%2Fhost-canary/", {"h.example.org/hook/host-canary"}),
         ("broken.json", '{"password": "a-long-password"\n', {"a-long-password"}),
     ],
 )
@@ -129,3 +150,34 @@ def test_every_place_is_searched(monkeypatch: pytest.MonkeyPatch, clean: Path) -
         "from-a-proxy",
         "from-airflows-config",
     } <= found
+
+
+def test_addresses_that_can_be_used_by_whoever_knows_them_are_in_no_configuration(
+    monkeypatch: pytest.MonkeyPatch, clean: Path
+) -> None:
+    values = {
+        "OFFLOAD_ALERT_WEBHOOK": "https://alerts.example.org/hook/canary-in-a-webhook",
+        "AIRFLOW__SENTRY__SENTRY_DSN": "https://canary0in0a0dsn0@o1.ingest.example.org/2",
+        "AIRFLOW__CELERY__BROKER_URL": "redis://:canary-in-a-login@redis:6379/0",
+        "OFFLOAD_METRICS_URL": "https://metrics.example.org/?key=canary-in-a-query",
+    }
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("OFFLOAD_AIRFLOW_URL", "http://127.0.0.1:18106")
+    (clean / "airflow_connections.json").write_text(
+        json.dumps(
+            {
+                "hook": {"conn_type": "http", "host": "https://h.example.org/hook/canary-in-a-host"},
+                "other": {"conn_type": "http", "host": "h", "extra": json.dumps({"headers": {"X": "canary-in-a-head"}})},
+            }
+        )
+    )
+    settings = load()
+    parts = {part.name: part.text for part in configuration(settings, [])}
+    shown = json.loads(parts["config/environment.json"])
+    assert {shown[name] for name in values} == {REMOVED}
+    assert shown["OFFLOAD_AIRFLOW_URL"] == "http://127.0.0.1:18106"
+    redactor = Redactor(known_secrets(settings))
+    log = "\n".join([*values.values(), "POST https://h.example.org/hook/canary-in-a-host", "X: canary-in-a-head"])
+    for text in (*parts.values(), log):
+        assert "canary" not in redactor.clean(text)

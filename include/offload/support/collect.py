@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from include.offload.redact import KEY_OF_SECRET, REMOVED, airflow_config
+from include.offload.redact import REMOVED, airflow_config, is_secret
 from include.offload.settings import ROOT, Settings, home
 
 PLANS = 200
@@ -213,7 +213,7 @@ def configuration(settings: Settings, missing: list[str]) -> Iterator[Part]:
     shown = {name: str(getattr(settings, name)) for name in type(settings).model_fields}
     yield Part("config/settings.json", _json(shown))
     variables = {
-        name: REMOVED if KEY_OF_SECRET.search(name) else value
+        name: REMOVED if is_secret(name, value) else value
         for name, value in sorted(os.environ.items())
         if name.startswith(SHOWN_VARIABLES)
     }
@@ -223,7 +223,7 @@ def configuration(settings: Settings, missing: list[str]) -> Iterator[Part]:
         parser = configparser.ConfigParser(interpolation=None, strict=False)
         parser.read_string(path.read_text(encoding="utf-8"))
         told = {
-            section: {key: REMOVED if KEY_OF_SECRET.search(key) else value for key, value in parser[section].items()}
+            section: {key: REMOVED if is_secret(key, value) else value for key, value in parser[section].items()}
             for section in parser.sections()
         }
         yield Part("config/airflow.json", _json(told))
@@ -232,7 +232,7 @@ def configuration(settings: Settings, missing: list[str]) -> Iterator[Part]:
     catalog = Config().get_catalog_config(settings.catalog) or {}
     yield Part(
         "config/catalog.json",
-        _json({k: REMOVED if KEY_OF_SECRET.search(k) or "key" in k else str(v) for k, v in catalog.items()}),
+        _json({k: REMOVED if is_secret(k, str(v)) or "key" in k else str(v) for k, v in catalog.items()}),
     )
 
 
