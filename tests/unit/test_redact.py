@@ -181,3 +181,8 @@ def test_addresses_that_can_be_used_by_whoever_knows_them_are_in_no_configuratio
     log = "\n".join([*values.values(), "POST https://h.example.org/hook/canary-in-a-host", "X: canary-in-a-head"])
     for text in (*parts.values(), log):
         assert "canary" not in redactor.clean(text)
+
+
+def test_a_secret_may_be_longer_than_a_file_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_API_TOKEN", "x" * 300)
+    assert "x" * 300 in known_secrets(load()).values()
