@@ -24,6 +24,9 @@ from include.offload.spec.model import TableSpec
 from include.orchestration.failures import refusal_of
 
 TIMEOUT_S = 10.0
+TRIES = 2
+"""Only for a connection that did not come about: a request that was sent may have been heard."""
+PAUSE_S = 0.5
 SLACK = "hooks.slack.com/services"
 UNKNOWN_NEXT = "open the task's log"
 LONGEST_CAUSE = 1500
@@ -200,12 +203,18 @@ def _base(conn: Connection) -> str:
 
 def _post(url: str, document: object, headers: dict[str, str], login: tuple[str, str] | None = None) -> None:
     import httpx
+    from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
     # whoever knows a webhook's address may use it; httpx logs it with every request
     mask_secret(url)
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    with httpx.Client(timeout=TIMEOUT_S, transport=httpx.HTTPTransport(retries=1), auth=login) as client:
-        answer = client.post(url, json=document, headers=headers)
+    again = Retrying(
+        retry=retry_if_exception_type((httpx.ConnectError, httpx.ConnectTimeout)),
+        stop=stop_after_attempt(TRIES), wait=wait_fixed(PAUSE_S), reraise=True,
+    )  # fmt: skip
+    # no transport of its own: with one, httpx does not heed HTTPS_PROXY and its like
+    with httpx.Client(timeout=TIMEOUT_S, auth=login) as client:
+        answer = again(client.post, url, json=document, headers=headers)
     if answer.status_code >= 300:
         raise Refused(f"answered {answer.status_code}")
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import email
 import email.policy
 import json
+from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import tenacity
 from airflow.sdk import Connection
 from airflow.sdk.exceptions import AirflowException
 
@@ -21,7 +23,7 @@ from include.orchestration import notify
 from include.orchestration.dag import build_dag
 from include.orchestration.failures import RefusedForNow
 from include.orchestration.notify import FailureNotifier, Refused, describe, tell
-from tests.support.receivers import smtp, webhook
+from tests.support.receivers import Heard, smtp, webhook
 
 SPEC = load_specs(ROOT / "dags" / "tables").specs[0]
 REFUSAL = OffloadError(SOURCE_UNREACHABLE, "no answer from 10.0.0.1:8123 <b>&</b> {{ ds }}", table=SPEC.identity)
@@ -106,6 +108,31 @@ def test_a_webhook_gets_every_field_with_headers_and_login() -> None:
     assert heard.headers[0]["x-team"] == "data"
     assert heard.headers[0]["authorization"].startswith("Basic ")
     assert heard.headers[1]["authorization"] == "Bearer token-1"
+
+
+def test_a_webhook_is_told_through_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    with webhook() as proxy:
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.port}")
+        monkeypatch.setenv("NO_PROXY", "localhost")
+        tell(connection(conn_type="http", schema="http", host="hooks.example.invalid"), failure())
+    assert proxy.paths == ["http://hooks.example.invalid/"]
+
+
+def test_a_connection_that_does_not_come_about_is_tried_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing listens at the first try, and a receiver does at the second."""
+    with webhook() as gone:
+        port = gone.port
+    heard, pauses = list[Heard](), list[float]()
+    with ExitStack() as later:
+
+        def pause(seconds: float) -> None:
+            pauses.append(seconds)
+            heard.append(later.enter_context(webhook(port)))
+
+        monkeypatch.setattr(tenacity.nap, "time", SimpleNamespace(sleep=pause))
+        tell(connection(conn_type="http", schema="http", host="127.0.0.1", port=port), failure())
+    assert pauses == [notify.PAUSE_S]
+    assert [len(one.documents) for one in heard] == [1]
 
 
 def test_slack_gets_one_text_in_its_own_escapes() -> None:

@@ -27,8 +27,8 @@ class Heard:
 
 
 @contextmanager
-def webhook() -> Iterator[Heard]:
-    """An HTTP server on loopback that keeps every JSON document that is posted to it."""
+def webhook(port: int = 0) -> Iterator[Heard]:
+    """An HTTP server on loopback that keeps every JSON document that is posted to it; on any free port for 0."""
     heard = Heard()
 
     class Handler(BaseHTTPRequestHandler):
@@ -44,7 +44,7 @@ def webhook() -> Iterator[Heard]:
         def log_message(self, format: str, *args: object) -> None:
             """Nothing: the test's output is its own."""
 
-    with _served(ThreadingHTTPServer(("127.0.0.1", 0), Handler), heard):
+    with _served(ThreadingHTTPServer(("127.0.0.1", port), Handler), heard):
         yield heard
 
 
