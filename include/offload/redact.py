@@ -114,9 +114,7 @@ def known_secrets(settings: Settings) -> dict[str, str]:
 def _places(settings: Settings) -> Iterator[tuple[str, str]]:
     for name, value in os.environ.items():
         # os.path, not Path: a secret may be longer than a file name may be
-        if KEY_OF_SECRET.search(name) and not os.path.exists(value):  # noqa: PTH110
-            yield f"environment {name}", value
-        elif KEY_OF_ADDRESS.search(name):
+        if KEY_OF_SECRET.search(name) and not os.path.exists(value) or KEY_OF_ADDRESS.search(name):  # noqa: PTH110
             yield f"environment {name}", value
         else:
             yield f"environment {name}", "\n".join(m[0] for m in _LOGIN.finditer(value))

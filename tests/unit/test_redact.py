@@ -98,7 +98,11 @@ def test_what_is_no_secret_stays(text: str) -> None:
         ),
         ("clickhouse-users.xml", "<users><u><password>a-long-password</password></u></users>", {"a-long-password"}),
         ("airflow.cfg", "[core]\nfernet_key = abcdefgh12345\nauth_manager = a.b.Manager\n", {"abcdefgh12345"}),
-        ("offload_alert_webhook", "https://h.example.org/hook/T0KEN-canary", {"https://h.example.org/hook/T0KEN-canary"}),
+        (
+            "offload_alert_webhook",
+            "https://h.example.org/hook/T0KEN-canary",
+            {"https://h.example.org/hook/T0KEN-canary"},
+        ),
         ("alert_webhook", "http://127.0.0.1:18106/", set()),
         ("offload_runbooks_url", "https://docs.example.org/runbooks/18106", set()),
         ("config.json", '{"hook_url": "https://h/hook/T0KEN-canary?a"}', {"https://h/hook/T0KEN-canary?a"}),
@@ -112,7 +116,7 @@ def test_what_is_no_secret_stays(text: str) -> None:
             "airflow_connections.json",
             '{"a": {"conn_type": "http", "host": "h.example.org/hook/host-canary"}, '
             '"b": {"conn_type": "http", "host": "a-long-host-name", "extra": {"headers": {"X-Any": "header-canary"}}}, '
-            '"c": {"conn_type": "http", "extra": "{\\"path\\": \\"path-canary\\", \\"mode\\": \\"spark-host-name\\"}"}, '
+            '"c": {"conn_type": "http", "extra": "{\\"path\\": \\"path-canary\\", \\"m\\": \\"spark-host-name\\"}"}, '
             '"d": "http://h/?headers=x&__extra__=%7B%22headers%22%3A%20%7B%22X%22%3A%20%22Key%20uri-canary%22%7D%7D"}',
             {"h.example.org/hook/host-canary", "header-canary", "path-canary", "uri-canary"},
         ),
@@ -168,7 +172,11 @@ def test_addresses_that_can_be_used_by_whoever_knows_them_are_in_no_configuratio
         json.dumps(
             {
                 "hook": {"conn_type": "http", "host": "https://h.example.org/hook/canary-in-a-host"},
-                "other": {"conn_type": "http", "host": "h", "extra": json.dumps({"headers": {"X": "canary-in-a-head"}})},
+                "other": {
+                    "conn_type": "http",
+                    "host": "h",
+                    "extra": '{"headers": {"X": "canary-in-header"}}',
+                },
             }
         )
     )
@@ -178,7 +186,7 @@ def test_addresses_that_can_be_used_by_whoever_knows_them_are_in_no_configuratio
     assert {shown[name] for name in values} == {REMOVED}
     assert shown["OFFLOAD_AIRFLOW_URL"] == "http://127.0.0.1:18106"
     redactor = Redactor(known_secrets(settings))
-    log = "\n".join([*values.values(), "POST https://h.example.org/hook/canary-in-a-host", "X: canary-in-a-head"])
+    log = "\n".join([*values.values(), "POST https://h.example.org/hook/canary-in-a-host", "X: canary-in-header"])
     for text in (*parts.values(), log):
         assert "canary" not in redactor.clean(text)
 
