@@ -37,7 +37,7 @@ def report_failure(spec: TableSpec, *, final: bool) -> Callable[[Context], None]
             from include.offload.ledger.store import Ledger
 
             uri = ledger_uri(connection(spec.connections.ledger, table=spec.identity))
-            Ledger(uri).failed(spec.identity, message)
+            Ledger(uri).failed(spec.identity, message, final=final)
         except Exception:  # noqa: BLE001 - the ledger being down may be the very failure that is reported
             log.warning("the failure could not be written to the ledger", exc_info=True)
 

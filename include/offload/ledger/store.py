@@ -394,15 +394,18 @@ class Ledger:
         )
         return gapless_end(start, [Span(max(r.lo, start), r.hi) for r in rows])
 
-    def failed(self, identity: str, message: str) -> None:
-        """Count a failure of a table, the seeds' way; a success sets the count back to 0."""
+    def failed(self, identity: str, message: str, *, final: bool = True) -> None:
+        """Record a failed try of a table, the seeds' way; a success sets the count back to 0.
+
+        final: no retry follows, so the run has failed. Only these count, a run with three retries is one failure.
+        """
         with self.begin(identity) as c:
             c.execute(
                 text(
-                    "UPDATE offload.watermarks SET status = 'failed', failure_count = failure_count + 1,"
+                    "UPDATE offload.watermarks SET status = 'failed', failure_count = failure_count + :counted,"
                     " last_error = :message, updated_at = now() WHERE table_name = :identity"
                 ),
-                {"identity": identity, "message": message[:2000]},
+                {"identity": identity, "message": message[:2000], "counted": int(final)},
             )
 
 
