@@ -101,6 +101,21 @@ def set_watermark(table: Table, sql: str) -> None:
         c.execute(text(f"UPDATE offload.watermarks SET {sql} WHERE table_name = :name"), {"name": table.identity})
 
 
+def set_look(table: Table, field: str, value: int | None) -> int | None:
+    """The same for its look; what stood there."""
+    which = "WHERE table_id = (SELECT table_id FROM offload.tables WHERE identity = :name)"
+    with table.ctx.ledger.begin() as c:
+        names = {"name": table.identity, "field": field}
+        known = c.execute(text(f"SELECT document->CAST(:field AS text) FROM offload.looks {which}"), names).scalar_one()
+        c.execute(
+            text(
+                f"UPDATE offload.looks SET document = jsonb_set(document, ARRAY[CAST(:field AS text)], CAST(:value AS jsonb)) {which}"
+            ),
+            names | {"value": json.dumps(value)},
+        )
+    return None if known is None else int(known)
+
+
 def test_a_healthy_installation(table: Table, only: dict[str, str]) -> None:
     found = health(code=0, **only)
     states = {name: line["state"] for name, line in found.items()}
@@ -180,9 +195,14 @@ def test_lag_goes_from_ok_to_warn_to_fail_and_is_none_where_nothing_is_new(table
 
 
 def test_failed_cycles_warn_and_then_fail_and_silence_warns(table: Table, specs: Path, only: dict[str, str]) -> None:
+    # a try that a retry follows is no failed run
+    table.ctx.ledger.failed(table.identity, "OFL-201 once", final=False)
+    line = lines(specs, "last cycles")["last cycles"]
+    assert (line.state, "(a retry follows: OFL-201 once)" in line.text) == (State.WARN, True)
     for failures, state in ((1, State.WARN), (3, State.FAIL)):
         table.ctx.ledger.failed(table.identity, "OFL-201 by design")
-        set_watermark(table, f"failure_count = {failures}")
+        if failures > 1:
+            set_watermark(table, f"failure_count = {failures}")
         found = lines(specs, "last cycles", "errors, last hour")
         assert found["last cycles"].state is state
         assert "OFL-201 by design" in found["last cycles"].text
@@ -190,24 +210,28 @@ def test_failed_cycles_warn_and_then_fail_and_silence_warns(table: Table, specs:
     set_watermark(
         table, "status = 'success', failure_count = 0, last_error = NULL, updated_at = now() - interval '2 h'"
     )
+    # a run that ships nothing leaves only its look
+    assert lines(specs, "last cycles")["last cycles"].state is State.OK
+    seen = set_look(table, "seen_us", int((time.time() - 7200) * 1e6))
     line = lines(specs, "last cycles")["last cycles"]
     assert (line.state, "nothing schedules" in line.text) == (State.WARN, True)
     # a warning fails the command only when it is asked to
     assert offload("health", "--strict", **only).returncode == 1
     set_watermark(table, "updated_at = now()")
+    set_look(table, "seen_us", seen)
+
+
+def test_a_table_that_never_ran_is_named_by_every_line(table: Table, specs: Path) -> None:
+    other = specs / "it" / "never_ran.yaml"
+    other.write_text((specs / "it" / table.spec_file.name).read_text())
+    found = lines(specs, "last cycles", "lag", "TTL headroom")
+    for name in ("last cycles", "lag", "TTL headroom"):
+        assert (found[name].state, "it.never_ran" in found[name].text) == (State.WARN, True), found[name]
 
 
 def test_headroom_warns_below_a_day_and_fails_below_six_hours(table: Table, specs: Path) -> None:
     def expires(hours: int | None) -> None:
-        value = "null" if hours is None else str(int((time.time() + hours * 3600) * 1e6))
-        with table.ctx.ledger.begin() as c:
-            c.execute(
-                text(
-                    "UPDATE offload.looks SET document = jsonb_set(document, '{first_expiry_us}', CAST(:v AS jsonb))"
-                    " WHERE table_id = (SELECT table_id FROM offload.tables WHERE identity = :name)"
-                ),
-                {"v": value, "name": table.identity},
-            )
+        set_look(table, "first_expiry_us", None if hours is None else int((time.time() + hours * 3600) * 1e6))
 
     try:
         for hours, state in ((48, State.OK), (12, State.WARN), (3, State.FAIL)):

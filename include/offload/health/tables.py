@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -13,23 +13,27 @@ from include.offload.health.lines import Line, State, absent, good
 from include.offload.limits import LAG_FAILED_S, WARN_SHARE, lag_limit_s
 from include.offload.settings import Settings
 from include.offload.spec.load import load_specs
-from include.offload.windows import Grid, to_us
+from include.offload.windows import Grid, from_us, to_us
 
 if TYPE_CHECKING:
+    from include.offload.ledger.looks import Look
     from include.offload.ledger.store import Ledger
     from include.offload.source.client import Client
     from include.offload.spec.model import TableSpec
 
 FAILURES = 3
-"""Failed tries in a row from which a table counts as failing, as the alert on consecutive failures has it."""
+"""Runs that failed in a row from which a table fails, as the alert on consecutive failures has it. Retries in a run
+do not count."""
 SILENT_S = 45 * 60
-"""No run of any table ended for so long: three intervals."""
+"""No run of a table for so long, and for `INTERVALS` of its schedule."""
+INTERVALS = 3
 HEADROOM_S = 6 * 3600
 """Headroom that is a failure; four times as much is a warning. `alerts.ttl_headroom` of the spec wins."""
 HEADROOM_WARN_TIMES = 4
 NAMES_SHOWN = 3
 STATUS = "bin/offload status"
 ERRORS_OF_THE_HOUR = 'sum by (table) (increase(offload_cycles_total{status="failure"}[1h]))'
+CYCLES_KNOWN = "count(offload_cycles_total)"
 
 
 def specs(settings: Settings) -> list[Line]:
@@ -46,33 +50,70 @@ def specs(settings: Settings) -> list[Line]:
 
 
 def cycles(settings: Settings) -> list[Line]:
-    """How the last run of every table ended, and when."""
+    """How the last run of every table ended, and when; tables that nothing runs."""
+    known, wanted = _rows(settings)
+    return [cycles_line(known, _looks(settings), wanted, datetime.now(UTC))]
+
+
+def cycles_line(
+    known: Mapping[str, Mapping[str, Any]], seen: Mapping[str, Look], wanted: Sequence[TableSpec], now: datetime
+) -> Line:
+    """The same, of the rows and looks of the ledger by identity. Each table's silence is its own."""
     name = "last cycles"
-    known, _ = _rows(settings)
+    never = [s.identity for s in wanted if s.identity not in known]
     if not known:
-        return [Line(name, State.WARN, "no run has ended yet", STATUS)]
+        return Line(name, State.WARN, "no run has ended yet", STATUS)
     failing = [r for r in known.values() if r["status"] == "failed"]
-    last: datetime = max(r["updated_at"] for r in known.values())
-    age = (datetime.now(UTC) - last).total_seconds()
-    text = f"{len(known) - len(failing)} of {len(known)} tables well, the last run ended {_span(age)} ago"
+    ages = {i: (now - _last(r, seen.get(i))).total_seconds() for i, r in known.items()}
+    silent = sorted((s.identity for s in wanted if _silent(s, ages, now)), key=lambda i: -ages[i])
+    text = f"{len(known) - len(failing)} of {len(wanted)} tables well, the last run was {_span(min(ages.values()))} ago"
+    if never:
+        text += f"; never ran: {_some(never)}"
+    if silent:
+        text += f"; silent: {_some(silent)} ({_span(ages[silent[0]])}: paused, or nothing schedules)"
     if failing:
         worst = max(failing, key=lambda r: int(r["failure_count"]))
         text += f"; failed: {_some(str(r['table_name']) for r in failing)}"
-        text += f" ({worst['failure_count']} in a row: {str(worst['last_error'])[:160]})"
+        text += f" ({_count(int(worst['failure_count']))}: {str(worst['last_error'])[:160]})"
         state = State.FAIL if int(worst["failure_count"]) >= FAILURES else State.WARN
-        return [Line(name, state, text, f"{STATUS} {worst['table_name']}")]
-    if age > SILENT_S:
-        return [Line(name, State.WARN, f"{text}: paused, or nothing schedules", "bin/offload stack status airflow")]
-    return [good(name, text)]
+        return Line(name, state, text, f"{STATUS} {worst['table_name']}")
+    if silent or never:
+        return Line(name, State.WARN, text, "bin/offload stack status airflow")
+    return good(name, text)
+
+
+def _last(row: Mapping[str, Any], look: Look | None) -> datetime:
+    """When a run of the table was last heard of: one that ships nothing leaves only its look."""
+    ended: datetime = row["updated_at"]
+    return ended if look is None else max(ended, from_us(look.seen_us))
+
+
+def _silent(spec: TableSpec, ages: Mapping[str, float], now: datetime) -> bool:
+    """Whether three intervals of its schedule, and no less than `SILENT_S`, passed without a run."""
+    from croniter import croniter
+
+    age = ages.get(spec.identity)
+    if age is None or age <= SILENT_S:
+        return False
+    fires = croniter(spec.schedule, now)
+    due = [fires.get_prev(datetime) for _ in range(INTERVALS + 1)]
+    return now - timedelta(seconds=age) < due[-1]
+
+
+def _count(failures: int) -> str:
+    return f"{failures} in a row" if failures else "a retry follows"
 
 
 def lag(settings: Settings) -> list[Line]:
     """The greatest lag. ClickHouse is asked only about tables whose watermark is old: for one unshipped row."""
     name = "lag"
     known, wanted = _rows(settings)
+    never = [s.identity for s in wanted if s.identity not in known]
     marks = {i: r["watermark"] for i, r in known.items() if r["watermark"] is not None}
     chosen = [spec for spec in wanted if spec.identity in marks]
-    if not chosen:
+    # it ran and found nothing settled; if rows are there now, nobody knows how old they are
+    bare = [spec for spec in wanted if spec.identity in known and spec.identity not in marks]
+    if not chosen and not bare:
         return [Line(name, State.WARN, "no table has a watermark yet", STATUS)]
     late: list[tuple[float, float, TableSpec]] = []
     with _clickhouse(settings) as client:
@@ -83,13 +124,22 @@ def lag(settings: Settings) -> list[Line]:
             warns, fails = lag_limits_s(spec)
             if behind > warns and _unshipped(client, spec, mark, now):
                 late.append((behind / fails, behind, spec))
+        never += [s.identity for s in bare if _unshipped(client, s, s.start_us, now)]
+    return [lag_line(len(chosen), len(wanted), never, late)]
+
+
+def lag_line(marked: int, wanted: int, never: Sequence[str], late: Sequence[tuple[float, float, TableSpec]]) -> Line:
+    """marked: tables with a watermark; never: those that never shipped; late: share of the limit, seconds, table."""
+    name = "lag"
+    bare = f"; never shipped, so not known: {_some(never)}" if never else ""
     if not late:
-        return [good(name, f"{len(chosen)} of {len(wanted)} tables have a watermark, none is beyond its limit")]
-    late.sort(reverse=True, key=lambda found: found[0])
+        text = f"{marked} of {wanted} tables have a watermark, none is beyond its limit{bare}"
+        return Line(name, State.WARN, text, f"{STATUS} {never[0]}") if never else good(name, text)
+    late = sorted(late, reverse=True, key=lambda found: found[0])
     share, behind, worst = late[0]
     text = f"{len(late)} late: {_some(s.identity for _, _, s in late)}; {worst.identity} is {_span(behind)} behind"
     state = State.FAIL if share > 1 else State.WARN
-    return [Line(name, state, text, f"{STATUS} {worst.identity}")]
+    return Line(name, state, text + bare, f"{STATUS} {worst.identity}")
 
 
 def lag_limits_s(spec: TableSpec) -> tuple[float, float]:
@@ -99,41 +149,45 @@ def lag_limits_s(spec: TableSpec) -> tuple[float, float]:
     return lag_limit_s(spec.window_us), lag_limit_s(spec.window_us, LAG_FAILED_S)
 
 
-def _unshipped(client: Client, spec: TableSpec, mark: int, now: int) -> bool:
-    """Whether a settled row lies at or behind the watermark."""
+def _unshipped(client: Client, spec: TableSpec, mark: int | None, now: int) -> bool:
+    """Whether a settled row lies at or behind the watermark; whether there is one at all for None."""
     from include.offload.source.sql import instant_sql, quote
 
     cursor = quote(spec.cursor)
     until = Grid(spec.window_us).settled_until(now, spec.settle_us)
+    since = "" if mark is None else f"{cursor} >= {instant_sql(mark)} AND "
     found = client.query(
         f"SELECT 1 FROM {quote(spec.source.database)}.{quote(spec.source.table)}"
-        f" WHERE {cursor} >= {instant_sql(mark)} AND {cursor} < {instant_sql(until)} LIMIT 1"
+        f" WHERE {since}{cursor} < {instant_sql(until)} LIMIT 1"
     )
     return bool(found)
 
 
 def headroom(settings: Settings) -> list[Line]:
     """When ClickHouse deletes the first row that is not in Iceberg, as the last look at each source saw it."""
-    from include.offload.ledger import looks
+    wanted = load_specs(settings.tables, settings.env).specs
+    return [headroom_line(_looks(settings), wanted, datetime.now(UTC))]
 
+
+def headroom_line(seen: Mapping[str, Look], wanted: Sequence[TableSpec], now: datetime) -> Line:
+    """The same, of the looks by identity. A source that nobody looked at may lose rows unseen."""
     name = "TTL headroom"
-    wanted = {s.identity: s for s in load_specs(settings.tables, settings.env).specs}
-    with _ledger(settings) as ledger:
-        seen = looks.all_looks(ledger)
-    now = datetime.now(UTC).timestamp()
+    never = [s.identity for s in wanted if s.identity not in seen]
+    blind = f"; never looked at, so not known: {_some(never)}" if never else ""
     ends = [
-        (look.first_expiry_us / 1e6 - now, float(wanted[table].alerts.ttl_headroom_s or HEADROOM_S), table)
-        for table, look in seen.items()
-        if table in wanted and look.first_expiry_us is not None
+        (expiry / 1e6 - now.timestamp(), float(s.alerts.ttl_headroom_s or HEADROOM_S), s.identity)
+        for s in wanted
+        if s.identity in seen and (expiry := seen[s.identity].first_expiry_us) is not None
     ]
     if not ends:
-        return [good(name, "no row that is not in Iceberg expires")]
+        text = f"no row that is not in Iceberg expires in {len(wanted) - len(never)} of {len(wanted)} tables{blind}"
+        return Line(name, State.WARN, text, f"bin/offload run {never[0]}") if never else good(name, text)
     left, limit, table = min(ends, key=lambda found: found[0] / found[1])
     when = f"in {_span(left)}" if left > 0 else f"{_span(-left)} ago"
-    text = f"the first unshipped row of {table} expires {when}"
+    text = f"the first unshipped row of {table} expires {when}{blind}"
     if left > limit * HEADROOM_WARN_TIMES:
-        return [good(name, text)]
-    return [Line(name, State.FAIL if left <= limit else State.WARN, text, f"bin/offload run {table}")]
+        return Line(name, State.WARN, text, f"bin/offload run {never[0]}") if never else good(name, text)
+    return Line(name, State.FAIL if left <= limit else State.WARN, text, f"bin/offload run {table}")
 
 
 def errors(settings: Settings) -> list[Line]:
@@ -142,14 +196,18 @@ def errors(settings: Settings) -> list[Line]:
     base = settings.server("prometheus")
     if base is not None:
         found = monitor.prometheus(base, "query", {"query": ERRORS_OF_THE_HOUR})["result"]
+        if not found and not monitor.prometheus(base, "query", {"query": CYCLES_KNOWN})["result"]:
+            return [Line(name, State.WARN, "not known: Prometheus has no cycle of any table", "bin/offload metrics")]
         counts = {str(one["metric"].get("table", "?")): round(float(one["value"][1])) for one in found}
         return [_errors(name, {t: n for t, n in counts.items() if n > 0}, "failed runs")]
     known, _ = _rows(settings)
     since = datetime.now(UTC) - timedelta(hours=1)
     recent = {
-        i: int(r["failure_count"]) for i, r in known.items() if r["status"] == "failed" and r["updated_at"] > since
+        i: max(1, int(r["failure_count"]))
+        for i, r in known.items()
+        if r["status"] == "failed" and r["updated_at"] > since
     }
-    return [_errors(name, recent, "failed tries that no success followed (no Prometheus counts the others)")]
+    return [_errors(name, recent, "failures that no success followed (no Prometheus counts the others)")]
 
 
 def _errors(name: str, counts: dict[str, int], what: str) -> Line:
@@ -167,6 +225,13 @@ def _rows(settings: Settings) -> tuple[dict[str, dict[str, Any]], Sequence[Table
         rows = {str(r["table_name"]): r for r in ledger.watermark_rows()}
     ran = {s.identity: rows[s.identity] for s in wanted if s.identity in rows}
     return {i: r for i, r in ran.items() if r["status"] != "initialized"}, wanted
+
+
+def _looks(settings: Settings) -> dict[str, Look]:
+    from include.offload.ledger import looks
+
+    with _ledger(settings) as ledger:
+        return looks.all_looks(ledger)
 
 
 @contextmanager

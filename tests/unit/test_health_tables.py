@@ -1,0 +1,132 @@
+"""What health says of tables: silence is no health, and one lively table hides no dead one."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from include.offload.health.lines import State
+from include.offload.health.tables import cycles_line, errors, headroom_line, lag_line
+from include.offload.ledger.looks import Look
+from include.offload.settings import ROOT, load
+from include.offload.spec.load import load_specs
+from include.offload.windows import to_us
+
+NOW = datetime(2026, 3, 5, 10, 7, tzinfo=UTC)
+SPECS = load_specs(ROOT / "dags" / "tables").specs
+ONE, *OTHERS = SPECS
+
+
+def row(table: str, minutes_ago: float = 5, status: str = "success", failures: int = 0) -> dict[str, Any]:
+    ended = NOW - timedelta(minutes=minutes_ago)
+    known = {"table_name": table, "status": status, "updated_at": ended}
+    return known | {"failure_count": failures, "last_error": "OFL-201 x"}
+
+
+def look(minutes_ago: float = 5, expires_in_h: float | None = None) -> Look:
+    expiry = None if expires_in_h is None else to_us(NOW + timedelta(hours=expires_in_h))
+    return Look(to_us(NOW - timedelta(minutes=minutes_ago)), (), "", first_expiry_us=expiry)
+
+
+def rows(minutes_ago: float) -> dict[str, dict[str, Any]]:
+    return {s.identity: row(s.identity, minutes_ago) for s in SPECS}
+
+
+def test_tables_that_ran_are_well() -> None:
+    line = cycles_line(rows(5), {}, SPECS, NOW)
+    assert (line.state, line.text[:14]) == (State.OK, f"{len(SPECS)} of {len(SPECS)} tables"[:14])
+
+
+def test_a_lively_table_hides_no_dead_one() -> None:
+    line = cycles_line(rows(120) | {ONE.identity: row(ONE.identity)}, {}, SPECS, NOW)
+    assert line.state is State.WARN
+    assert f"silent: {OTHERS[0].identity}" in line.text
+    assert f"and {len(OTHERS) - 3} more" in line.text
+    assert ONE.identity not in line.text
+
+
+def test_a_run_that_ships_nothing_is_heard_of_by_its_look() -> None:
+    looks = {s.identity: look() for s in SPECS}
+    assert cycles_line(rows(120), looks, SPECS, NOW).state is State.OK
+
+
+def test_a_table_is_silent_by_its_own_schedule() -> None:
+    daily = [s.model_copy(update={"schedule": "30 3 * * *"}) for s in SPECS]
+    assert cycles_line(rows(50 * 60), {}, daily, NOW).state is State.OK
+    assert cycles_line(rows(5 * 24 * 60), {}, daily, NOW).state is State.WARN
+
+
+def test_tables_that_never_ran_are_named() -> None:
+    line = cycles_line({ONE.identity: row(ONE.identity)}, {}, SPECS, NOW)
+    assert (line.state, f"never ran: {OTHERS[0].identity}" in line.text) == (State.WARN, True)
+    assert line.text.startswith(f"1 of {len(SPECS)} tables well")
+
+
+@pytest.mark.parametrize(
+    ("failures", "state", "said"),
+    [(0, State.WARN, "a retry follows"), (2, State.WARN, "2 in a row"), (3, State.FAIL, "3 in a row")],
+)
+def test_runs_that_failed_count_and_tries_do_not(failures: int, state: State, said: str) -> None:
+    failed = {ONE.identity: row(ONE.identity, status="failed", failures=failures)}
+    line = cycles_line(rows(5) | failed, {}, SPECS, NOW)
+    assert (line.state, said in line.text) == (state, True), line
+
+
+def test_lag_names_tables_of_which_it_is_not_known() -> None:
+    line = lag_line(1, 2, [ONE.identity], [])
+    assert (line.state, f"never shipped, so not known: {ONE.identity}" in line.text) == (State.WARN, True)
+    late = lag_line(1, 2, [ONE.identity], [(0.9, 2000.0, OTHERS[0]), (1.2, 3000.0, OTHERS[1])])
+    assert late.state is State.FAIL
+    assert ONE.identity in late.text
+    assert f"{OTHERS[1].identity} is 50 min" in late.text
+    assert lag_line(2, 2, [], []).state is State.OK
+
+
+def test_headroom_names_tables_that_nobody_looked_at() -> None:
+    for expires in (None, 48):
+        line = headroom_line({ONE.identity: look(expires_in_h=expires)}, SPECS, NOW)
+        assert (line.state, f"not known: {OTHERS[0].identity}" in line.text) == (State.WARN, True), line
+    assert headroom_line({}, SPECS, NOW).state is State.WARN
+    assert headroom_line({s.identity: look() for s in SPECS}, SPECS, NOW).state is State.OK
+    assert headroom_line({ONE.identity: look(expires_in_h=1)}, SPECS, NOW).state is State.FAIL
+
+
+@contextmanager
+def prometheus(counted: bool) -> Iterator[str]:
+    """Answers every query with nothing, as Prometheus does; counted: but that there are cycles."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found = [{"metric": {}, "value": [0, "7"]}] if counted and "query=count%28" in self.path else []
+            body = json.dumps({"status": "success", "data": {"resultType": "vector", "result": found}}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Nothing: the test's output is its own."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("counted", "state", "said"), [(False, State.WARN, "not known"), (True, State.OK, "no failed")]
+)
+def test_no_answer_about_errors_is_no_absence_of_errors(counted: bool, state: State, said: str) -> None:
+    with prometheus(counted) as url:
+        (line,) = errors(load(prometheus_url=url))
+    assert (line.state, said in line.text) == (state, True), line
