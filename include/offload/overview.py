@@ -16,14 +16,13 @@ from sqlalchemy import text
 
 from include.offload.errors import REGISTRY
 from include.offload.ledger.store import Ledger
+from include.offload.limits import LAG_FAILED_S, lag_limit_s
 from include.offload.sections import error_id
 from include.offload.windows import Grid, from_us, to_us
 
 MINUTE_US = 60_000_000
 DAY_US = 24 * 60 * MINUTE_US
-# the same limits as the alerts': LagElevated, LagCritical, TTLHeadroomWarning and -Critical, ConsecutiveFailures
-BEHIND_US = 20 * MINUTE_US
-FAR_BEHIND_US = 30 * MINUTE_US
+# the same limits as the alerts': TTLHeadroomWarning and -Critical, ConsecutiveFailures
 HEADROOM_LOW_US = 24 * 60 * MINUTE_US
 HEADROOM_CRITICAL_US = 6 * 60 * MINUTE_US
 MANY_FAILURES = 3
@@ -189,13 +188,25 @@ def _table(row: Mapping[Any, Any], now_us: int) -> TableOverview:
     return _judged(replace(seen, headroom_us=None if expiry is None else expiry - now_us), now_us)
 
 
+def behind_us(width_us: int) -> int:
+    """The lag above which a table is behind, µs."""
+    return int(lag_limit_s(width_us) * 1e6)
+
+
+def far_behind_us(width_us: int) -> int:
+    """The lag above which two runs or more did not land, µs."""
+    return int(lag_limit_s(width_us, LAG_FAILED_S) * 1e6)
+
+
 def _judged(seen: TableOverview, now_us: int) -> TableOverview:
     """With lag, state and danger."""
     lag, overdue = None, 0
+    behind = far = False
     if seen.watermark_us is not None and seen.width_us:
         settled = Grid(seen.width_us).settled_until(now_us, seen.settle_us)
         lag = now_us - seen.settle_us - seen.watermark_us if settled > seen.watermark_us else 0
         overdue = max(0, lag - seen.width_us)
+        behind, far = lag > behind_us(seen.width_us), lag > far_behind_us(seen.width_us)
     found: list[tuple[Danger, str]] = []
     if seen.headroom_us is not None:
         ttl = seen.ttl_us or 2 * HEADROOM_LOW_US
@@ -208,8 +219,8 @@ def _judged(seen: TableOverview, now_us: int) -> TableOverview:
     if seen.failures:
         worst = Danger.CRITICAL if seen.failures >= MANY_FAILURES else Danger.WARNING
         found.append((worst, "the last run failed" if seen.failures == 1 else f"{seen.failures} failures in a row"))
-    if overdue > BEHIND_US:
-        worst = Danger.CRITICAL if overdue > FAR_BEHIND_US else Danger.WARNING
+    if behind:
+        worst = Danger.CRITICAL if far else Danger.WARNING
         found.append((worst, f"a window is {overdue // MINUTE_US} min overdue"))
     if seen.differing:
         found.append((Danger.WARNING, f"{seen.differing} windows differ from ClickHouse"))
@@ -221,7 +232,7 @@ def _judged(seen: TableOverview, now_us: int) -> TableOverview:
     quiet = Danger.IDLE if seen.state == "new" else Danger.OK
     state = seen.state
     if state == "ok" and found:
-        state = "behind" if overdue > BEHIND_US else "warning"
+        state = "behind" if behind else "warning"
     return replace(
         seen,
         lag_us=lag,

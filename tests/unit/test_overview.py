@@ -42,12 +42,21 @@ def test_a_table_with_nothing_settled_behind_its_watermark_has_no_lag() -> None:
 
 @pytest.mark.parametrize(
     ("minutes", "state", "danger"),
-    [(15, "ok", Danger.OK), (26, "behind", Danger.WARNING), (40, "behind", Danger.CRITICAL)],
+    [(15, "ok", Danger.OK), (26, "behind", Danger.WARNING), (41, "behind", Danger.CRITICAL)],
 )
 def test_lag_counts_from_when_a_window_could_have_been_shipped(minutes: int, state: str, danger: Danger) -> None:
     table = seen(watermark_us=NOW - 2 * MINUTE_US - WIDTH - minutes * MINUTE_US)
     assert (table.state, table.danger) == (state, danger)
     assert table.lag_us == WIDTH + minutes * MINUTE_US
+
+
+@pytest.mark.parametrize(("minutes", "danger"), [(75, Danger.OK), (90, Danger.WARNING), (105, Danger.CRITICAL)])
+def test_an_hour_wide_window_is_behind_at_the_limits_of_health_and_status(minutes: int, danger: Danger) -> None:
+    """75 minutes are the peak of a healthy table: an hour until the window is over, and 15 until the next run."""
+    settled = Grid(60 * MINUTE_US).settled_until(NOW, 0)
+    now = settled + (minutes % 60) * MINUTE_US
+    mark = now - minutes * MINUTE_US
+    assert _judged(TableOverview("k2.h", "ok", width_us=60 * MINUTE_US, watermark_us=mark), now).danger is danger
 
 
 def test_a_day_wide_window_is_not_behind_before_its_day_is_over() -> None:

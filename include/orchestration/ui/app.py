@@ -22,7 +22,7 @@ from starlette.responses import Response
 
 from include.offload import overview, sections
 from include.offload.errors import REGISTRY, OffloadError
-from include.offload.overview import FAR_BEHIND_US, Danger
+from include.offload.overview import Danger, far_behind_us
 from include.offload.timeline import plan_line, timeline
 from include.orchestration.ui import drawing, words
 from include.orchestration.ui.access import is_paused, ledger_at_hand, readable_dags
@@ -132,7 +132,7 @@ def one_table(request: Request, dag_id: str) -> HTMLResponse:
             "counts": drawing.counts(line.cells),
             "shades": [drawing.shade(c, limits) for c in line.cells],
             "facts": _facts(line),
-            "lag": drawing.lag_chart(line.plans, seen.settle_us, now_us, seen.lag_us, FAR_BEHIND_US + seen.width_us),
+            "lag": drawing.lag_chart(line.plans, seen.settle_us, now_us, seen.lag_us, far_behind_us(seen.width_us)),
             "rows": drawing.rows_chart(line.plans, now_us),
             "plans": line.plans[:SHOWN_PLANS],
         }
