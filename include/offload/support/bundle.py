@@ -76,8 +76,8 @@ def _manifest(now: datetime, parts: dict[str, bytes], missing: list[str], secret
     lines = [
         f"Support bundle of clickhouse-iceberg-offload, made {now:%Y-%m-%dT%H:%M:%SZ}.",
         f"{secrets} secrets that this installation knows, and what looks like one, were replaced by [removed].",
-        "Table names, column names, host names and error texts are in it. Rows of tables are not, but single values are:"
-        " the ledger's plans hold instants, and for identity partitions values of the column.",
+        "Table names, column names, host names and error texts are in it. Rows of tables are not, but single"
+        " values are: the ledger's plans hold instants, and for identity partitions values of the column.",
         "",
         *(f"{len(data):>10}  {name}" for name, data in parts.items()),
         "",
