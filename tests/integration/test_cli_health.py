@@ -106,10 +106,12 @@ def set_look(table: Table, field: str, value: int | None) -> int | None:
     which = "WHERE table_id = (SELECT table_id FROM offload.tables WHERE identity = :name)"
     with table.ctx.ledger.begin() as c:
         names = {"name": table.identity, "field": field}
-        known = c.execute(text(f"SELECT document->CAST(:field AS text) FROM offload.looks {which}"), names).scalar_one()
+        sql = f"SELECT document->CAST(:field AS text) FROM offload.looks {which}"
+        known = c.execute(text(sql), names).scalar_one()
         c.execute(
             text(
-                f"UPDATE offload.looks SET document = jsonb_set(document, ARRAY[CAST(:field AS text)], CAST(:value AS jsonb)) {which}"
+                "UPDATE offload.looks SET document ="
+                f" jsonb_set(document, ARRAY[CAST(:field AS text)], CAST(:value AS jsonb)) {which}"
             ),
             names | {"value": json.dumps(value)},
         )

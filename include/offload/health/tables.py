@@ -90,13 +90,13 @@ def _last(row: Mapping[str, Any], look: Look | None) -> datetime:
 
 def _silent(spec: TableSpec, ages: Mapping[str, float], now: datetime) -> bool:
     """Whether three intervals of its schedule, and no less than `SILENT_S`, passed without a run."""
-    from croniter import croniter
+    from croniter import croniter  # type: ignore[import-untyped]
 
     age = ages.get(spec.identity)
     if age is None or age <= SILENT_S:
         return False
     fires = croniter(spec.schedule, now)
-    due = [fires.get_prev(datetime) for _ in range(INTERVALS + 1)]
+    due: list[datetime] = [fires.get_prev(datetime) for _ in range(INTERVALS + 1)]
     return now - timedelta(seconds=age) < due[-1]
 
 
