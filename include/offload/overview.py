@@ -219,6 +219,9 @@ def _judged(seen: TableOverview, now_us: int) -> TableOverview:
     if seen.failures:
         worst = Danger.CRITICAL if seen.failures >= MANY_FAILURES else Danger.WARNING
         found.append((worst, "the last run failed" if seen.failures == 1 else f"{seen.failures} failures in a row"))
+    elif seen.state == "failed":
+        # tries before a run's last one do not count
+        found.append((Danger.WARNING, "a try failed, a retry follows"))
     if behind:
         worst = Danger.CRITICAL if far else Danger.WARNING
         found.append((worst, f"a window is {overdue // MINUTE_US} min overdue"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from include.offload import sections
@@ -79,6 +81,11 @@ def test_a_day_wide_window_is_not_behind_before_its_day_is_over() -> None:
 )
 def test_headroom(headroom: int | None, ttl: int | None, danger: Danger) -> None:
     assert seen(headroom_us=headroom, ttl_us=ttl).danger == danger
+
+
+def test_a_try_that_a_retry_follows_warns() -> None:
+    tried = _judged(replace(seen(), state="failed", failures=0), NOW)
+    assert (tried.danger, tried.reasons) == (Danger.WARNING, ("a try failed, a retry follows",))
 
 
 def test_order_and_commands() -> None:
