@@ -49,7 +49,8 @@ def options(home: Home) -> dict[str, dict[str, str]]:
             "simple_auth_manager_users": "admin:admin",
             "simple_auth_manager_passwords_file": str(home.secrets / "airflow_passwords.json"),
             "execution_api_server_url": f"{base_url()}/execution/",
-            "parallelism": "8",
+            # a task that starts costs seconds of a core; more at once than this, and all of them wait for each other
+            "parallelism": str(max(4, 2 * (os.cpu_count() or 1))),
             "min_serialized_dag_update_interval": "5",
             # the loopback name, so that no address of the machine is looked up
             "hostname_callable": "socket.gethostname",
@@ -79,6 +80,10 @@ def options(home: Home) -> dict[str, dict[str, str]]:
             "legacy_names_on": "False",
             # a run's id has colons, and a metric with a colon in a tag is dropped as a whole
             "statsd_disabled_tags": "job_id,run_id,dagrun_id",
+        },
+        "workers": {
+            # on a busy machine the API server answers late; a task that gave up after five seconds used up its tries
+            "execution_api_timeout": "60",
         },
         "scheduler": {
             "scheduler_heartbeat_sec": "2",

@@ -112,6 +112,15 @@ class AirflowRest:
         listed = self._call("GET", "/dags/~/dagRuns/~/taskInstances", params=params)["task_instances"]
         return {str(t["dag_id"]) for t in listed}
 
+    def activity(self) -> frozenset[tuple[str, str, str, str, int]]:
+        """DAG, run, task, state and try of the newest tasks: it changes when anything goes on."""
+        params = {"order_by": "-start_date", "limit": 500}
+        listed = self._call("GET", "/dags/~/dagRuns/~/taskInstances", params=params)["task_instances"]
+        return frozenset(
+            (str(t["dag_id"]), str(t["dag_run_id"]), str(t["task_id"]), str(t["state"]), int(t["try_number"]))
+            for t in listed
+        )
+
     def clear(self, run: DagRun, task_ids: list[str] | None = None) -> None:
         """Clears tasks of a run and what follows them, all when none is named: Airflow runs them again."""
         body: dict[str, Any] = {"dag_run_id": run.run_id, "dry_run": False, "only_failed": False}

@@ -39,8 +39,8 @@ from local.stack import Progress, Stack, StackError
 from local.steplist import StepList
 
 HISTORY_ROWS = int(os.environ.get("OFFLOAD_DEMO_ROWS", "1000000"))
-ONCE_LIMIT_S = float(os.environ.get("OFFLOAD_DEMO_LIMIT_S", "360"))
-"""How long `ONCE=1` waits for the ten watermarks, seconds."""
+IDLE_LIMIT_S = float(os.environ.get("OFFLOAD_DEMO_LIMIT_S", "300"))
+"""How long `ONCE=1` waits while no task in Airflow changes its state, seconds."""
 DAGS_LIMIT_S = 120.0
 REFRESH_S = 2.0
 PIPE_REFRESH_S = 30.0
@@ -126,6 +126,7 @@ def _started(steps: StepList, *, fresh: bool, trickle: bool) -> Iterator[Demo]:
         with steps.step("k2: tables and history in ClickHouse") as step:
             rows = k2.load_history(HISTORY_ROWS, on_progress=step.advance)
             step.say(f"{rows:,} trades".replace(",", " "))
+        _start(stack, steps, ["monitoring"])
         _start(stack, steps, ["airflow"])
         if trickle:
             _start(stack, steps, ["k2-trickle"])
@@ -178,7 +179,7 @@ def _once(demo: Demo) -> None:
     with steps.step("ten runs triggered through the REST API"):
         runs = demo_once.trigger_all(demo.airflow, demo.specs)
     with steps.step("offloaded by Airflow"):
-        demo_once.wait(demo.ctx, demo.airflow, wanted, runs, steps.console, ONCE_LIMIT_S)
+        demo_once.wait(demo.ctx, demo.airflow, wanted, runs, steps.console, IDLE_LIMIT_S)
     with steps.step("verified by ClickHouse and PyIceberg"):
         reports = demo_once.verify_all(demo.ctx, wanted, steps.console)
     seen = overview(demo.ctx, demo.specs)
@@ -209,6 +210,8 @@ def _view(demo: Demo) -> RenderableType:
         return Text(str(error), style="yellow")
     try:
         states = {by_dag[d]: s for d, s in demo.airflow.states().items() if d in by_dag and s in {"queued", "running"}}
+        # a run that tries again is no reason to hide that the last try failed
+        states |= {t.table: f"{t.state}, {states[t.table]}" for t in seen.tables if t.last_error and t.table in states}
         problems: tuple[str, ...] = ()
     except AirflowRestError as error:
         states, problems = {}, (str(error),)
@@ -225,6 +228,7 @@ def _login(demo: Demo) -> Text:
         ("Airflow", f"{demo.airflow.url}/   user {ADMIN}, password {password}"),
         ("password file", str(path)),
         ("metrics", f"http://{HOST}:{port('STATSD_METRICS')}/metrics"),
+        ("alerts", f"http://{HOST}:{port('PROMETHEUS')}/alerts   or bin/offload alerts"),
         (
             "ClickHouse",
             f"http://{HOST}:{port('CLICKHOUSE')}/   URI in {demo.stack.home.secrets / 'offload_clickhouse_uri'}",

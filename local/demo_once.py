@@ -22,6 +22,11 @@ from include.offload.windows import Grid
 from local.airflow_rest import AirflowRest, DagRun
 
 POLL_S = 2.0
+SAY_EVERY_S = 30.0
+"""How often it says what goes on where there is no terminal, seconds."""
+
+
+HINT = "The data stays, and `make demo ONCE=1` goes on from here. Logs: bin/offload stack status --json, and .run/logs."
 
 
 class DemoError(Exception):
@@ -68,10 +73,13 @@ def wait(
 ) -> None:
     """Waits until every watermark covers its goal.
 
-    Raises DemoError when a run failed for good, or after `limit_s` seconds; it names the tables and their errors.
+    Raises DemoError when a run failed for good, or when nothing went on in Airflow for `limit_s` seconds; it names
+    the tables and their errors.
     """
-    end, specs = time.monotonic() + limit_s, [g.spec for g in wanted]
+    specs = [g.spec for g in wanted]
     left = list(wanted)
+    changed = said = time.monotonic()
+    before: object = None
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -98,15 +106,21 @@ def wait(
             broken = [g.spec.identity for g in left if airflow.run(runs[g.spec.identity]).state == "failed"]
             if broken:
                 raise DemoError(_why(seen, broken, "the run failed"))
-            if time.monotonic() > end:
-                raise DemoError(_why(seen, [g.spec.identity for g in left], f"not offloaded after {limit_s:.0f} s"))
+            now = time.monotonic()
+            if (activity := airflow.activity()) != before:
+                before, changed = activity, now
+            if now - changed > limit_s:
+                raise DemoError(_why(seen, [g.spec.identity for g in left], f"nothing went on for {limit_s:.0f} s"))
+            if not console.is_terminal and now - said > SAY_EVERY_S:
+                console.print(f"           {len(left)} to go: {detail}", soft_wrap=True)
+                said = now
             time.sleep(POLL_S)
 
 
 def _why(seen: Overview, tables: Sequence[str], what: str) -> str:
     errors = {t.table: t.last_error for t in seen.tables}
     lines = [f"{table}: {what}" + (f": {errors[table]}" if errors.get(table) else "") for table in tables]
-    return "\n".join([*lines, *seen.problems])
+    return "\n".join([*lines, *seen.problems, HINT])
 
 
 def verify_all(ctx: Context, wanted: Sequence[Goal], console: Console) -> list[VerifyReport]:
