@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from monitoring.values import Values
 
 AT_ONCE = "0s"
+UNSCRAPED = "statsd_exporter can not be scraped"
+"""The one broken part of the metrics pipeline that makes other alerts worthless; Alertmanager inhibits by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +217,7 @@ def pipeline_broken(v: Values) -> Condition:
     return Condition(
         " or ".join(
             (
-                part('sum(absent(up{job="statsd-exporter"} == 1))', "statsd_exporter can not be scraped"),
+                part('sum(absent(up{job="statsd-exporter"} == 1))', UNSCRAPED),
                 part('sum(absent(up{job="alertmanager"} == 1))', "Alertmanager can not be scraped"),
                 part(f"{refused_lines(within)} > 0", "statsd_exporter refuses lines"),
                 part(grew("prometheus_rule_evaluation_failures_total"), "Prometheus fails to evaluate rules"),

@@ -21,6 +21,7 @@ import yaml
 from include.offload.settings import ROOT
 from local.monitoring import alertmanager_config
 from monitoring.alerts import alerts
+from monitoring.conditions import UNSCRAPED
 from monitoring.values import load
 
 ALERTMANAGER = ROOT / ".venv" / "tools" / "bin" / "alertmanager"
@@ -90,12 +91,12 @@ def call(url: str, body: object | None = None) -> Any:
     raise TimeoutError(url)
 
 
-def fire(api: str, *names: str) -> None:
-    """What Prometheus would send for these alerts of table k2.t."""
+def fire(api: str, *names: str, **more: str) -> None:
+    """What Prometheus would send for these alerts of table k2.t. more: labels of their own."""
     body = []
     for name in names:
         one = ALERTS[f"IcebergOffload{name}"]
-        labels = {"alertname": one.name, "severity": one.severity, "symptom": one.symptom}
+        labels = {"alertname": one.name, "severity": one.severity, "symptom": one.symptom} | more
         if one.symptom not in {"scheduler", "metrics"}:
             labels["table"] = "k2.t"
         annotations = one.rule(load("production"))["annotations"]
@@ -164,6 +165,20 @@ def test_without_that_lag_is_sent_and_the_worse_alert_about_a_table_is_enough(
     fire(alertmanager, "LagCritical", "LagElevated", "SuccessRateLow")
     assert hear(webhook[1], "LagCritical", "SuccessRateLow")["IcebergOffloadSuccessRateLow"]["receiver"] == "warning"
     wanted = {"LagCritical": "active", "LagElevated": "suppressed", "SuccessRateLow": "active"}
+    assert settled(alertmanager, wanted) == wanted
+
+
+def test_a_broken_metrics_pipeline_silences_a_dead_scheduler_only_when_nobody_can_read_the_metrics(
+    alertmanager: str, webhook: tuple[str, Heard]
+) -> None:
+    fire(alertmanager, "MetricsPipelineBroken", part="statsd_exporter refuses lines")
+    hear(webhook[1], "MetricsPipelineBroken")
+    fire(alertmanager, "SchedulerDown")
+    hear(webhook[1], "SchedulerDown")
+    wanted = {"MetricsPipelineBroken": "active", "SchedulerDown": "active"}
+    assert settled(alertmanager, wanted) == wanted
+    fire(alertmanager, "MetricsPipelineBroken", part=UNSCRAPED)
+    wanted = {"MetricsPipelineBroken": "active", "SchedulerDown": "suppressed"}
     assert settled(alertmanager, wanted) == wanted
 
 

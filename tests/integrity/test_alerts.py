@@ -17,6 +17,7 @@ import yaml
 from include.offload.metrics import REGISTRY
 from monitoring import values
 from monitoring.alerts import RUNBOOKS, alerts
+from monitoring.conditions import UNSCRAPED
 from monitoring.generate import RULES, files
 from monitoring.records import records
 
@@ -216,3 +217,13 @@ def test_rows_in_danger_are_never_silenced() -> None:
         assert len(named) == 1, "a target without a symptom silences everything"
         targets = set(named[0].removeprefix('symptom =~ "').removesuffix('"').split("|"))
         assert targets <= symptoms - {"data", "watchdog", "metrics"}
+
+
+def test_only_metrics_that_nobody_can_read_silence_another_alert() -> None:
+    """While lines are refused or a notification is lost, a dead scheduler is still a dead scheduler."""
+    assert f'"part", "{UNSCRAPED}"' in ALERTS["IcebergOffloadMetricsPipelineBroken"].expr
+    rules = yaml.safe_load(ROUTES.read_text(encoding="utf-8"))["inhibit_rules"]
+    by_pipeline = [r for r in rules if "MetricsPipelineBroken" in str(r["source_matchers"])]
+    assert [r["source_matchers"] for r in by_pipeline] == [
+        ['alertname = "IcebergOffloadMetricsPipelineBroken"', f'part = "{UNSCRAPED}"']
+    ]
