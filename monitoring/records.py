@@ -36,11 +36,11 @@ def _tables(v: Values) -> Iterator[Record]:
         "clamp_min(time() - max by (table) (offload_settle_seconds) - max by (table) (watermark_timestamp_seconds), 0)",
         "now - settle - watermark",
     )
-    # before a whole window is over, no settled row can be unshipped
+    # before a whole window is over, no settled row can be unshipped; a window of unknown width says nothing
     yield Record(
         "offload_lag_minutes",
         "((offload:behind_seconds >= on (table) max by (table) (offload_window_seconds))"
-        " or (offload:behind_seconds * 0)) / 60",
+        " or ((offload:behind_seconds * 0) and on (table) offload_window_seconds)) / 60",
         "now - settle - watermark, 0 while no window has settled that is not in Iceberg; a sawtooth when healthy",
     )
     yield Record(
