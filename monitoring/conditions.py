@@ -219,22 +219,23 @@ def pipeline_broken(v: Values) -> Condition:
             (
                 part('sum(absent(up{job="statsd-exporter"} == 1))', UNSCRAPED),
                 part('sum(absent(up{job="alertmanager"} == 1))', "Alertmanager can not be scraped"),
-                part(f"{refused_lines(within)} > 0", "statsd_exporter refuses lines"),
+                part(f"{refused_lines(within)} > 0", "statsd_exporter refuses or drops lines"),
                 part(grew("prometheus_rule_evaluation_failures_total"), "Prometheus fails to evaluate rules"),
                 part(grew("prometheus_notifications_dropped_total"), "Prometheus drops notifications"),
             )
         ),
-        "the exporter or Alertmanager can not be scraped, lines are refused, rules fail, or notifications are dropped,"
+        "the exporter or Alertmanager can not be scraped, lines are refused or dropped, rules fail, or notifications are dropped,"
         f" for {v.text('pipeline_broken_for')}",
         v.text("pipeline_broken_for"),
     )
 
 
 def refused_lines(within: str) -> str:
-    """Lines that statsd_exporter refused; nothing while it is not scraped."""
-    # it has no series of conflicts before the first one, and a sum with nothing is nothing
-    conflicts = f"(sum(increase(statsd_exporter_events_conflict_total[{within}])) or vector(0))"
-    return f"sum(increase(statsd_exporter_tag_errors_total[{within}])) + {conflicts}"
+    """Lines that statsd_exporter refused, could not read, or never took from its socket; nothing without a scrape."""
+    # it has no series of these before the first one, and a sum with nothing is nothing
+    late = ("events_conflict", "sample_errors", "udp_packet_drops")
+    others = (f"(sum(increase(statsd_exporter_{one}_total[{within}])) or vector(0))" for one in late)
+    return " + ".join((f"sum(increase(statsd_exporter_tag_errors_total[{within}]))", *others))
 
 
 def watchdog() -> Condition:
