@@ -104,10 +104,16 @@ def burn(v: Values, objective: str, pace: str) -> Condition:
     pairs, words = [], []
     for one in v.burns(f"{objective}_{pace}"):
         limit = f"{one.rate * budget:.4g}"
-        pairs.append(f"({record}:{one.long} > {limit} and on (table) {record}:{one.short} > {limit})")
+        both = f"{record}:{one.long} > {limit} and on (table) {record}:{one.short} > {limit}"
+        if objective == "success":
+            # where few runs ended, one that failed is a large share of them
+            failed = f'sum by (table) (increase(offload_cycles_total{{status="failure"}}[{one.long}]))'
+            both += f" and on (table) {failed} > 1.5"
+        pairs.append(f"({both})")
         words.append(f"{one.rate:g} times the allowed rate over {one.long} and {one.short}")
     wait = v.text("freshness_fast_for") if (objective, pace) == ("freshness", "fast") else AT_ONCE
-    return Condition(" or on (table) ".join(pairs), "budget burns at " + ", or ".join(words), wait)
+    more = ", and more than one run failed" if objective == "success" else ""
+    return Condition(" or on (table) ".join(pairs), f"budget burns at {', or '.join(words)}{more}", wait)
 
 
 def cycle_too_slow(v: Values) -> Condition:
