@@ -210,7 +210,7 @@ def _failures(v: Values) -> tuple[Alert, ...]:
             "failures",
             c.consecutive_failures(v),
             f"{T} fails run after run",
-            f'{{{{ printf "%.0f" $value }}}} runs of {T} failed within {v.text("failures_within")}, none succeeded.',
+            f'{{{{ printf "%.0f" $value }}}} runs of {T} failed one after the other, none succeeded.',
         ),
         _alert(
             "SuccessRateLow",

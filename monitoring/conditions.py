@@ -76,15 +76,21 @@ def not_since_start(v: Values) -> Condition:
 
 def consecutive_failures(v: Values) -> Condition:
     failures, within, none = v.number("failures"), v.text("failures_within"), v.text("failures_no_success")
+    pairs = {within: none} | v.pairs("failures_slow")
     counted = 'sum by (table) (increase(offload_cycles_total{{status="{}"}}[{}]))'
-    return Condition(
-        # increase() extrapolates: three runs show as 2.9 to 3.1
+    # increase() extrapolates: three runs show as 2.9 to 3.1
+    each = (
         f"({counted.format('failure', within)} > {failures - 0.5:g}"
         f" unless on (table) ({counted.format('success', none)} > 0))"
+        for within, none in pairs.items()
+    )
+    words = ", or ".join(f"within {within} and no success within {none}" for within, none in pairs.items())
+    return Condition(
+        f"({' or on (table) '.join(each)})"
         # a success after the last failure ends it for good, also when no run follows
         " unless on (table) (max by (table) (offload_last_success_timestamp)"
         " > on (table) max by (table) (offload_last_failure_timestamp))",
-        f"{failures:g} failed runs within {within} and no success within {none}",
+        f"{failures:g} failed runs {words}",
     )
 
 

@@ -45,6 +45,10 @@ class Values:
     def minutes(self, name: str) -> float:
         return self.seconds(name) / 60
 
+    def pairs(self, name: str) -> dict[str, str]:
+        """Pairs of durations, as the rules write them."""
+        return {str(one): str(other) for one, other in self.all[name].items()}
+
     def burns(self, name: str) -> tuple[Burn, ...]:
         return tuple(Burn(float(rate), str(long), str(short)) for rate, (long, short) in self.all[name].items())
 

@@ -264,7 +264,7 @@ def _broke(make: Maker) -> tuple[Panel, ...]:
             Query(of_tables(c.consecutive_failures(v).expr)),
             "No",
             "tables keep failing",
-            f"Tables with {v.number('failures'):g} failed runs within {v.text('failures_within')} and no good one."
+            f"Tables with {v.number('failures'):g} failed runs one after the other and no good one."
             f" {NEXT}`bin/offload errors ID` with the id at the end of the failed task's log.",
             height=8,
         ),

@@ -221,7 +221,7 @@ def _broke(make: Maker) -> tuple[Panel, ...]:
             8,
             (Query(f"sum by (status) (increase(offload_cycles_total{{{ONE}}}[$__interval]))", "{{status}}"),),
             "short",
-            f"{v.number('failures'):g} failures within {v.text('failures_within')} and no success is an alert. A gap:"
+            f"{v.number('failures'):g} failures one after the other and no success are an alert. A gap:"
             f" nothing ran. {NEXT}the log of the failed task ends with an id: `bin/offload errors ID`.",
             bars=True,
         ),
