@@ -236,8 +236,8 @@ def pipeline_broken(v: Values) -> Condition:
                 part(grew("prometheus_notifications_dropped_total"), "Prometheus drops notifications"),
             )
         ),
-        "the exporter or Alertmanager can not be scraped, lines are refused or dropped, rules fail, or notifications are dropped,"
-        f" for {v.text('pipeline_broken_for')}",
+        "the exporter or Alertmanager can not be scraped, lines are refused or dropped, rules fail, or notifications"
+        f" are dropped, for {v.text('pipeline_broken_for')}",
         v.text("pipeline_broken_for"),
     )
 

@@ -15,11 +15,27 @@ def count(condition: str, among: str) -> str:
     return f"count({condition}) or count({among}) * 0"
 
 
-def of_tables(condition: str) -> str:
-    """How many of the chosen tables meet the condition of an alert."""
+def of_tables(condition: str, known: str = "offload:tables") -> str:
+    """How many of the chosen tables meet the condition of an alert; 0 only where `known` has a series of one."""
     # a condition may have several series of one table
     chosen = f"group by (table) (({condition}) and on (table) offload:tables{{{SELECTED}}})"
-    return count(chosen, f"offload:tables{{{SELECTED}}}")
+    return count(chosen, f"{known}{{{SELECTED}}}")
+
+
+def not_safe(danger: str) -> str:
+    """How many of the chosen tables are in danger, or were not looked at since the metrics began."""
+    return of_tables(f"({danger}) or on (table) {unseen()}")
+
+
+def unseen(selector: str = SELECTED) -> str:
+    """Tables that were declared and of which no run has said when a row expires: nothing is known of their rows."""
+    return f"(offload:tables{{{selector}}} unless on (table) offload_expiry_timestamp_seconds)"
+
+
+def never_expires(selector: str, never: float) -> str:
+    """`never` where the chosen tables were all looked at and no unshipped row of them expires; else nothing."""
+    nothing = f"count(offload_expiry_timestamp_seconds{{{selector}}} == 0) * 0 + {never:.0f}"
+    return f"({nothing} unless on () {unseen(selector)})"
 
 
 def any_of(*conditions: str) -> str:

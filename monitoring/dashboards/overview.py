@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from monitoring import conditions as c
 from monitoring.alerts import alerts
-from monitoring.dashboards.expressions import DAG_OF_TABLE, SELECTED, any_of, differing, firing, of_tables
+from monitoring.dashboards.expressions import (
+    DAG_OF_TABLE,
+    SELECTED,
+    any_of,
+    differing,
+    firing,
+    never_expires,
+    not_safe,
+    of_tables,
+)
 from monitoring.dashboards.parts import GREEN, NEVER_S, NEXT, ORANGE, RED, Maker, Page, Panel, Query, Row, tables
 from monitoring.panels import OVERVIEW, Overview
 from monitoring.records import burns
@@ -38,18 +47,19 @@ def _safe(make: Maker) -> tuple[Panel, ...]:
             Overview.SAFE,
             "Is every row safe?",
             8,
-            Query(of_tables(danger)),
+            Query(not_safe(danger)),
             "Yes",
-            "tables in danger",
+            "tables in danger or unknown",
             "Tables of which rows are about to expire unshipped, whose two sides differ, or whose watermark went back:"
-            f" the alerts that nothing silences. {NEXT}the table at the top of the list below, then its runbook.",
+            " the alerts that nothing silences. Also those that no run has looked at since the metrics began."
+            f" {NEXT}the table at the top of the list below, then its runbook.",
             height=5,
         ),
         make.number(
             Overview.EXPIRES,
             "The first unshipped row expires in",
             8,
-            Query(f"min(offload:ttl_headroom_seconds{{{SELECTED}}}) or count({TABLES}) * 0 + {NEVER_S:.0f}"),
+            Query(f"min(offload:ttl_headroom_seconds{{{SELECTED}}}) or {never_expires(SELECTED, NEVER_S)}"),
             "s",
             "Time until ClickHouse's TTL deletes a row that is not in Iceberg, the worst table. Red under"
             f" {v.text('ttl_headroom_critical')}, orange under {v.text('ttl_headroom_warning')}. {NEXT}"
@@ -125,7 +135,7 @@ def _behind(make: Maker) -> tuple[Panel, ...]:
             Overview.LATE,
             "Is a table too late?",
             6,
-            Query(of_tables(c.lag_critical(v).expr)),
+            Query(of_tables(c.lag_critical(v).expr, "offload_lag_minutes")),
             "No",
             "tables too late",
             f"Tables over their lag limit all through {v.text('lag_critical_trough')}: two runs or more did not land."
@@ -146,7 +156,7 @@ def _behind(make: Maker) -> tuple[Panel, ...]:
             Overview.STANDS,
             "Does a watermark stand still?",
             6,
-            Query(of_tables(c.watermark_stale(v).expr)),
+            Query(of_tables(c.watermark_stale(v).expr, "offload_lag_minutes")),
             "No",
             "watermarks stand still",
             f"Tables over their lag limit whose watermark has not moved for {v.text('watermark_stale')}."

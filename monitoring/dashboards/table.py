@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from monitoring import conditions as c
 from monitoring.alerts import alerts
-from monitoring.dashboards.expressions import any_of, differing, firing, of_tables
+from monitoring.dashboards.expressions import any_of, differing, firing, never_expires, not_safe, of_tables
 from monitoring.dashboards.parts import GREEN, NEVER_S, NEXT, ORANGE, RED, Maker, Page, Panel, Query, Row, dag, tables
 from monitoring.panels import TABLE, Table
 from monitoring.records import burns
@@ -35,10 +35,11 @@ def _safe(make: Maker) -> tuple[Panel, ...]:
             Table.SAFE,
             "Is every row safe?",
             8,
-            Query(of_tables(danger)),
+            Query(not_safe(danger)),
             "Yes",
-            "table in danger",
-            "Whether rows are about to expire unshipped, the two sides differ, or the watermark went back."
+            "table in danger or unknown",
+            "Whether rows are about to expire unshipped, the two sides differ, or the watermark went back; also red"
+            " when no run has looked at the table since the metrics began."
             f" {NEXT}the three panels beside and below say which, their corner links to the runbook.",
             height=5,
         ),
@@ -46,7 +47,7 @@ def _safe(make: Maker) -> tuple[Panel, ...]:
             Table.EXPIRES,
             "Its first unshipped row expires in",
             8,
-            Query(f"offload:ttl_headroom_seconds{{{ONE}}} or offload:tables{{{ONE}}} * {NEVER_S:.0f}"),
+            Query(f"min(offload:ttl_headroom_seconds{{{ONE}}}) or {never_expires(ONE, NEVER_S)}"),
             "s",
             "Time until ClickHouse's TTL deletes a row that is not in Iceberg. Red under"
             f" {v.text('ttl_headroom_critical')}, orange under {v.text('ttl_headroom_warning')};"
@@ -83,7 +84,10 @@ def _ledger(make: Maker) -> tuple[Panel, ...]:
             Table.BACK,
             "Did the watermark go back?",
             6,
-            Query(f"max(max_over_time({mark}[{memory}])) - max({mark}) or max(offload:tables{{{ONE}}}) * 0"),
+            Query(
+                f"max(max_over_time({mark}[{memory}])) - max({mark})"
+                f" or max(offload_expiry_timestamp_seconds{{{ONE}}}) * 0"
+            ),
             "No",
             "seconds back",
             f"How far the watermark is before where it was within {memory}. It must never go back."
@@ -177,7 +181,7 @@ def _behind(make: Maker) -> tuple[Panel, ...]:
             Table.STANDS,
             "Does the watermark stand still?",
             6,
-            Query(of_tables(c.watermark_stale(v).expr)),
+            Query(of_tables(c.watermark_stale(v).expr, "offload_lag_minutes"), quiet=NEVER_RAN),
             "No",
             "watermark stands still",
             f"Over the lag limit, and the watermark has not moved for {v.text('watermark_stale')}."

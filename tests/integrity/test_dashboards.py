@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -21,7 +22,8 @@ from include.offload.metrics import REGISTRY
 from monitoring import values
 from monitoring.alerts import alerts
 from monitoring.dashboards.build import FOLDER, files, pages
-from monitoring.generate import alerts_file, records_file
+from monitoring.dashboards.parts import NEVER_S
+from monitoring.generate import RULES, alerts_file, records_file
 from monitoring.panels import OVERVIEW, PIPELINE, TABLE, Overview, Pipeline, Table
 from monitoring.records import records
 
@@ -303,3 +305,59 @@ def test_only_queries_that_say_why_may_have_no_data() -> None:
     assert all(len(q.quiet) > 10 for q in quiet)
     safe = [p for page in PAGES.values() for p in page.rows[0].panels for q in p.queries if q.quiet]
     assert [p.id for p in safe] == [Table.WATERMARK], "a first answer may not be silent"
+
+
+# ----- what a table is said to be of which nothing is known
+
+
+ANSWERS = (
+    (OVERVIEW, Overview.SAFE),
+    (OVERVIEW, Overview.EXPIRES),
+    (OVERVIEW, Overview.LATE),
+    (OVERVIEW, Overview.STANDS),
+)
+ONE_TABLE = ((TABLE, Table.SAFE), (TABLE, Table.EXPIRES), (TABLE, Table.STANDS), (TABLE, Table.BACK))
+KNOWN = {
+    "offload_expiry_timestamp_seconds": 0,
+    "offload_settle_seconds": 120,
+    "offload_window_seconds": 300,
+    "watermark_timestamp_seconds": 1500,
+}
+"""Looked at and on time, half an hour after 1970 began; nothing of it expires."""
+
+
+@pytest.mark.parametrize(
+    ("known", "overview", "table"),
+    [
+        ((), (2, None, None, None), (1, None, None, None)),
+        (("k2.a", "k2.b"), (0, NEVER_S, 0, 0), (0, NEVER_S, 0, 0)),
+        (("k2.a",), (1, None, 0, 0), (0, NEVER_S, 0, 0)),
+        (("k2.b",), (1, None, 0, 0), (1, None, None, None)),
+    ],
+    ids=["nothing is known", "both are healthy", "the other is unknown", "this one is unknown"],
+)
+def test_a_table_of_which_nothing_is_known_is_not_safe(
+    tmp_path: Path,
+    known: tuple[str, ...],
+    overview: tuple[float | None, ...],
+    table: tuple[float | None, ...],
+) -> None:
+    """Prometheus itself answers; None: no answer, which the panels show in red. The page of one table asks for k2.a."""
+    given = {f'offload_cycles_total{{table="{one}",status="success"}}': "0x60" for one in ("k2.a", "k2.b")}
+    given |= {f'{name}{{table="{one}"}}': f"{value}x60" for one in known for name, value in KNOWN.items()}
+    asked = [*zip(ANSWERS, overview, strict=True), *zip(ONE_TABLE, table, strict=True)]
+    checks = []
+    for (uid, id), value in asked:
+        (target,) = panels(uid)[int(id)]["targets"]
+        expr = target["expr"].replace("$table", "k2.a" if uid == TABLE else ".+")
+        samples = [] if value is None else [{"labels": "{}", "value": value}]
+        checks.append({"expr": f"sum({expr})", "eval_time": "30m", "exp_samples": samples})
+    case = {"interval": "1m", "input_series": [{"series": k, "values": x} for k, x in given.items()]}
+    text = {
+        "rule_files": [str(RULES / "production" / "records.yaml")],
+        "tests": [case | {"promql_expr_test": checks}],
+    }
+    (tmp_path / "test.yaml").write_text(yaml.safe_dump(text), encoding="utf-8")
+    command = [str(ROOT / ".venv/tools/bin/promtool"), "test", "rules", str(tmp_path / "test.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
