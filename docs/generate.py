@@ -133,6 +133,11 @@ def alerts_page() -> str:
             " shorter, for tests; `make docs` writes the rules from them. A table's own limits are in its spec:"
             " `alerts: {lag: 1h, cycle: 20m, ttl_headroom: 2d}`. Lag is a sawtooth, so no alert looks at its peak, and"
             " none fires on one failed run; a table of which nothing new has settled has no lag.\n",
+            "The durations are those of a run every 15 minutes. A longer schedule moves the default lag limit by twice"
+            " the difference, counted by the longest pause between two runs: 30 minutes become two hours for a run an"
+            " hour, two days for a run a day, and five days where the weekend is a pause; `alerts.lag` in the spec says"
+            " it better. LagElevated and FallingBehind look at half an hour, so for such a table they may fire after"
+            " one failed run, and the rates of success want 5 runs within 6 hours.\n",
             "While Airflow's scheduler is down, alerts with the symptoms lag, failures and speed are silent. `data`"
             " alerts, rows in danger, are never silenced. Routes and receivers:"
             " [`monitoring/alertmanager/alertmanager.yml`](../monitoring/alertmanager/alertmanager.yml). Every alert is"

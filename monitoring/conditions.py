@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from monitoring.values import Values
+from monitoring.values import Values, seconds
 
 AT_ONCE = "0s"
 UNSCRAPED = "statsd_exporter can not be scraped"
@@ -64,13 +64,26 @@ def watermark_stale(v: Values) -> Condition:
 
 
 def not_since_start(v: Values) -> Condition:
+    slow = v.pairs("not_since_start_slow")
+    rarely = "".join(f" unless on (table) ({_still_young(seconds(above), known)})" for above, known in slow.items())
+    later = "".join(f", {known} with a schedule of more than {above}" for above, known in slow.items())
     return Condition(
-        "offload:tables unless on (table) offload_last_success_timestamp"
+        f"offload:tables unless on (table) offload_last_success_timestamp{rarely}"
         ' or label_replace(max(offload_tables_configured) - count(offload:tables) > 0, "table", "some tables", "", "")'
         ' or label_replace(sum(absent(offload_tables_configured)), "table", "every table", "", "")',
-        f"a configured table without one success since statsd_exporter started, for {v.text('not_since_start')};"
+        f"a configured table without one success since statsd_exporter started, for {v.text('not_since_start')}{later};"
         " also when fewer tables report than are configured",
         v.text("not_since_start"),
+    )
+
+
+def _still_young(above_s: int, known: str) -> str:
+    """Tables with an interval over `above_s` that were declared, or ended a run well, within `known`."""
+    interval = "offload_interval_seconds"
+    success = f"max_over_time(offload_last_success_timestamp[{known}])"
+    return (
+        f"max by (table) ({interval}) > {above_s} and on (table)"
+        f" ({success} or on (table) ({interval} unless on (table) ({interval} offset {known})))"
     )
 
 

@@ -71,12 +71,15 @@ def _limits(v: Values) -> Iterator[Record]:
         return Record(name, f"(max by (table) ({metric} > 0){unit}) or on (table) ({default})", meaning)
 
     surplus = f"clamp_min(max by (table) (offload_window_seconds) - {v.seconds('lag_window')}, 0) / 60"
+    rarer = f"2 * clamp_min(max by (table) (offload_interval_seconds) - {v.seconds('interval')}, 0) / 60"
     yield limit(
         "offload:lag_objective_minutes",
         "offload_lag_objective_seconds",
-        f"{surplus} + {v.minutes('lag_critical'):g}",
+        # an interval that nobody has announced is the usual one
+        f"{surplus} + on (table) ({rarer} or max by (table) (offload_window_seconds) * 0)"
+        f" + {v.minutes('lag_critical'):g}",
         " / 60",
-        "The lag at which a table is late: of its spec, else of values.yaml",
+        "The lag at which a table is late: of its spec, else of values.yaml, more for long windows and schedules",
     )
     yield limit(
         "offload:cycle_objective_seconds",

@@ -24,6 +24,7 @@ from statsd import StatsClient
 from include.offload.errors import REGISTRY as ERRORS
 from include.offload.model import Action, Outcome, Plan
 from include.offload.settings import Settings
+from include.offload.spec.interval import interval_s
 from include.offload.spec.model import TableSpec
 
 log = logging.getLogger(__name__)
@@ -149,6 +150,13 @@ REGISTRY: dict[str, Metric] = {
         ),
         Metric("offload_settle_seconds", Kind.GAUGE, "seconds", "The settle time of the table's spec", ("table",)),
         Metric("offload_window_seconds", Kind.GAUGE, "seconds", "The width of the table's windows", ("table",)),
+        Metric(
+            "offload_interval_seconds",
+            Kind.GAUGE,
+            "seconds",
+            "The longest time between two runs of the table's schedule; 0 for one that never comes",
+            ("table",),
+        ),
         Metric(
             "offload_lag_objective_seconds", Kind.GAUGE, "seconds", "`alerts.lag` of the spec, 0 without", ("table",)
         ),
@@ -303,12 +311,13 @@ class Metrics:
         pipe.send()
 
     def announce(self, specs: Iterable[TableSpec], *, configured: int | None = None) -> None:
-        """Declares these tables and sends what their specs fix: the settle time, the window, the alerts' limits."""
+        """Declares these tables and sends what their specs fix: settle time, window, interval, limits of alerts."""
         chosen = tuple(specs)
         self.declare([spec.identity for spec in chosen], configured=configured)
         for spec in chosen:
             self.gauge("offload_settle_seconds", spec.settle_us / 1e6, table=spec.identity)
             self.gauge("offload_window_seconds", spec.window_us / 1e6, table=spec.identity)
+            self.gauge("offload_interval_seconds", interval_s(spec.schedule), table=spec.identity)
             limits = spec.alerts
             self.gauge("offload_lag_objective_seconds", limits.lag_s or 0, table=spec.identity)
             self.gauge("offload_cycle_objective_seconds", limits.cycle_s or 0, table=spec.identity)

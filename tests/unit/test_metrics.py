@@ -17,6 +17,7 @@ from include.offload.errors import REGISTRY as ERRORS
 from include.offload.metrics import DURATION_BUCKETS, MAX_NAME, REGISTRY, Kind, Metrics, stat_name
 from include.offload.model import Action, Outcome, Plan, PlannedWindow, WindowState
 from include.offload.settings import Settings
+from include.offload.spec.interval import interval_s
 from include.offload.spec.model import TableSpec
 from include.offload.verify import Difference, VerifyReport
 from include.offload.windows import Span
@@ -259,9 +260,28 @@ def test_a_table_is_announced_with_what_its_spec_fixes(wire: tuple[Metrics, sock
         "offload_cycles_total,table=k2.b,status=success:0|c",
         "offload_settle_seconds,table=k2.a:120.0|g",
         "offload_window_seconds,table=k2.a:300.0|g",
+        "offload_interval_seconds,table=k2.a:900.0|g",
         "offload_lag_objective_seconds,table=k2.a:3600|g",
         "offload_lag_objective_seconds,table=k2.b:0|g",
     }
+
+
+@pytest.mark.parametrize(
+    ("schedule", "hours"),
+    [
+        ("*/15 * * * *", 0.25),
+        ("* * * * *", 1 / 60),
+        ("0,50 * * * *", 50 / 60),
+        ("0 * * * *", 1),
+        ("0 6,18,20 * * *", 12),
+        ("30 2 * * *", 24),
+        ("*/15 8-18 * * 1-5", 48 + 13.25),
+        ("0 3 1 * *", 31 * 24),
+        ("0 0 31 2 *", 0),
+    ],
+)
+def test_the_interval_of_a_schedule_is_its_longest_pause(schedule: str, hours: float) -> None:
+    assert interval_s(schedule) == pytest.approx(hours * 3600)
 
 
 def test_a_run_announces_its_neighbours_so_that_a_table_that_never_runs_is_known(

@@ -255,7 +255,9 @@ class TableSpec(_Part):
         ge=human.MINUTE_US,
         description="how long before its expiry an unshipped row counts as about to expire; well below the TTL",
     )
-    schedule: Annotated[str, AfterValidator(check_cron)] = Field("*/15 * * * *", description="cron, UTC")
+    schedule: Annotated[str, AfterValidator(check_cron)] = Field(
+        "*/15 * * * *", description="cron, UTC; with a longer one the lag limit grows, see [alerts.md](alerts.md)"
+    )
     pool: str = Field(
         "offload_spark", pattern=r"^[A-Za-z0-9_.-]{1,250}$", description="Airflow pool of the Spark slots"
     )
