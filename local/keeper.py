@@ -41,12 +41,18 @@ def _end_orphans() -> None:
             os.wait()
 
 
+def _pass_on(server: int, number: int) -> None:
+    """The signal to the server; nothing when it has just ended and was reaped."""
+    with suppress(ProcessLookupError):
+        os.kill(server, number)
+
+
 def main(command: Sequence[str]) -> int:
     """Run the command, pass signals on, wait for its end, end what it left; its exit code, 128 + n for signal n."""
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     server = subprocess.Popen(command, preexec_fn=_dies_with_us)  # noqa: PLW1509 - this process has one thread
     for number in PASSED_ON:
-        signal.signal(number, lambda n, _: os.kill(server.pid, n))
+        signal.signal(number, lambda n, _: _pass_on(server.pid, n))
     while True:
         # also reaps what the server's dead children left behind
         pid, status = os.wait()
