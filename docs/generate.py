@@ -132,7 +132,8 @@ def alerts_page() -> str:
             "Thresholds and durations are in [`monitoring/values.yaml`](../monitoring/values.yaml), for production and,"
             " shorter, for tests; `make docs` writes the rules from them. A table's own limits are in its spec:"
             " `alerts: {lag: 1h, cycle: 20m, ttl_headroom: 2d}`. Lag is a sawtooth, so no alert looks at its peak, and"
-            " none fires on one failed run; a table of which nothing new has settled has no lag.\n",
+            " none fires on one failed run. A table of which nothing new has settled has no lag while its runs succeed:"
+            " each of them moves the watermark over windows without rows. When runs fail, the lag grows, rows or not.\n",
             "The durations are those of a run every 15 minutes. A longer schedule moves the default lag limit by twice"
             " the difference, counted by the longest pause between two runs: 30 minutes become two hours for a run an"
             " hour, two days for a run a day, and five days where the weekend is a pause; `alerts.lag` in the spec says"

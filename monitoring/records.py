@@ -41,7 +41,8 @@ def _tables(v: Values) -> Iterator[Record]:
         "offload_lag_minutes",
         "((offload:behind_seconds >= on (table) max by (table) (offload_window_seconds))"
         " or ((offload:behind_seconds * 0) and on (table) offload_window_seconds)) / 60",
-        "now - settle - watermark, 0 while no window has settled that is not in Iceberg; a sawtooth when healthy",
+        "now - settle - watermark, 0 while no whole window has passed since; a sawtooth when healthy. A run that ends well"
+        " moves the watermark over windows without rows too, so a table with nothing new has no lag only while runs succeed",
     )
     yield Record(
         "offload:lag_trough_minutes",
