@@ -134,6 +134,10 @@ def alerts_page() -> str:
             " `alerts: {lag: 1h, cycle: 20m, ttl_headroom: 2d}`. Lag is a sawtooth, so no alert looks at its peak, and"
             " none fires on one failed run. A table of which nothing new has settled has no lag while its runs succeed:"
             " each of them moves the watermark over windows without rows. When runs fail, the lag grows, rows or not.\n",
+            "TTL limits are 6 hours and a day whatever the TTL is: no metric carries it. A table whose rows live less"
+            " than about two days needs `alerts.ttl_headroom` in its spec, at most a sixth of what is left of the TTL"
+            " after window, settle and schedule; the warning comes at four times it. Without, it warns while all is"
+            " well.\n",
             "The durations are those of a run every 15 minutes. A longer schedule moves the default lag limit by twice"
             " the difference, counted by the longest pause between two runs: 30 minutes become two hours for a run an"
             " hour, two days for a run a day, and five days where the weekend is a pause; `alerts.lag` in the spec says"
