@@ -133,7 +133,7 @@ def alerts_page() -> str:
             " shorter, for tests; `make docs` writes the rules from them. A table's own limits are in its spec:"
             " `alerts: {lag: 1h, cycle: 20m, ttl_headroom: 2d}`. Lag is a sawtooth, so no alert looks at its peak, and"
             " none fires on one failed run. A table of which nothing new has settled has no lag while its runs succeed:"
-            " each of them moves the watermark over windows without rows. When runs fail, the lag grows, rows or not.\n",
+            " each of them moves the watermark over empty windows. When runs fail, the lag grows, rows or not.\n",
             "TTL limits are 6 hours and a day whatever the TTL is: no metric carries it. A table whose rows live less"
             " than about two days needs `alerts.ttl_headroom` in its spec, at most a sixth of what is left of the TTL"
             " after window, settle and schedule; the warning comes at four times it. Without, it warns while all is"

@@ -41,8 +41,8 @@ def _tables(v: Values) -> Iterator[Record]:
         "offload_lag_minutes",
         "((offload:behind_seconds >= on (table) max by (table) (offload_window_seconds))"
         " or ((offload:behind_seconds * 0) and on (table) offload_window_seconds)) / 60",
-        "now - settle - watermark, 0 while no whole window has passed since; a sawtooth when healthy. A run that ends well"
-        " moves the watermark over windows without rows too, so a table with nothing new has no lag only while runs succeed",
+        "now - settle - watermark, 0 while no whole window has passed since; a sawtooth when healthy. Runs that end"
+        " well move the watermark over empty windows too: a table with nothing new has no lag only while they do",
     )
     yield Record(
         "offload:lag_trough_minutes",
