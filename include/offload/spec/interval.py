@@ -15,7 +15,7 @@ def interval_s(schedule: str) -> float:
     has the weekend as its longest time.
     """
     # not at the top: Spark's environment, where nobody asks this, does not have it
-    from croniter import CroniterBadDateError, croniter
+    from croniter import CroniterBadDateError, croniter  # type: ignore[import-untyped]
 
     *_, day, month, weekday = schedule.split()
     if (day, month, weekday) == ("*", "*", "*"):
