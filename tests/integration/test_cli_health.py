@@ -26,7 +26,7 @@ from local import ports, secrets
 from tests.support.canaries import Canaries
 from tests.support.fixtures import SESSION
 from tests.support.stack import Servers, start
-from tests.support.tables import Table, finish
+from tests.support.tables import NEVER, Table, finish
 
 pytestmark = pytest.mark.timeout(600)
 PROGRAM = str(ROOT / "bin" / "offload")
@@ -215,6 +215,10 @@ def test_failed_cycles_warn_and_then_fail_and_silence_warns(table: Table, specs:
     # a run that ships nothing leaves only its look
     assert lines(specs, "last cycles")["last cycles"].state is State.OK
     seen = set_look(table, "seen_us", int((time.time() - 7200) * 1e6))
+    # its schedule has not been due since
+    assert lines(specs, "last cycles")["last cycles"].state is State.OK
+    spec = specs / "it" / table.spec_file.name
+    spec.write_text(spec.read_text().replace(NEVER, "*/15 * * * *"))
     line = lines(specs, "last cycles")["last cycles"]
     assert (line.state, "nothing schedules" in line.text) == (State.WARN, True)
     # a warning fails the command only when it is asked to

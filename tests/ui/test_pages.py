@@ -39,9 +39,9 @@ def test_the_endangered_come_first(opened: OpenPage, ten: list[Story], keep: Kee
     first = ours(frame(page)).first
     expect(first).to_contain_text("5 failures in a row")
     expect(first).to_contain_text("unshipped rows expire soon")
-    expect(rows.nth(1)).to_have_text("k2.bronze_trades_coinbase")
+    expect(rows.nth(1)).to_contain_text("k2.bronze_trades_coinbase")
     expect(ours(frame(page)).nth(2)).to_contain_text("3 windows differ from ClickHouse")
-    expect(rows.nth(9)).to_have_text("k2.ohlcv_1d")
+    expect(rows.nth(9)).to_contain_text("k2.ohlcv_1d")
     keep(page, "offload-tables")
 
 
