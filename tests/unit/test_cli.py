@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,15 @@ def offload(tmp_path: Path):  # type: ignore[no-untyped-def]
         )
 
     return call
+
+
+def test_a_checkout_without_an_environment_says_so(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    program = shutil.copy(ROOT / "bin" / "offload", tmp_path / "bin")
+    done = subprocess.run([sys.executable, program, "status"], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    venv = tmp_path / ".venv" / "airflow"
+    assert done.stderr == f"there is no environment in {venv} yet. Next: make setup\n"
 
 
 def test_help_names_every_command(offload) -> None:  # type: ignore[no-untyped-def]
