@@ -71,6 +71,11 @@ def make_targets() -> frozenset[str]:
     return frozenset(found)
 
 
+def test_the_readme_leads_to_every_guide() -> None:
+    linked = set(links_of("README.md"))
+    assert [p for p in PAGES_OF_THE_REPOSITORY if p.startswith("docs/howto-") and p not in linked] == []
+
+
 @pytest.mark.parametrize("page", PAGES_OF_THE_REPOSITORY)
 def test_every_relative_link_leads_somewhere(page: str) -> None:
     dead = []
