@@ -66,6 +66,14 @@ def test_help_names_every_command(offload) -> None:  # type: ignore[no-untyped-d
         assert command in done.stdout
 
 
+@pytest.mark.parametrize("words", [(), ("status",), ("spec", "check")])
+def test_help_names_no_type_after_a_flag(offload, words: tuple[str, ...]) -> None:  # type: ignore[no-untyped-def]
+    done = offload(*words, "--help")
+    assert done.returncode == 0, done.stderr
+    assert "--help" in done.stdout
+    assert "bool" not in done.stdout
+
+
 @pytest.mark.parametrize("id", ["OFL-203", "ofl-203", "203"])
 def test_an_error_id_is_explained(offload, id: str) -> None:  # type: ignore[no-untyped-def]
     done = offload("errors", id)

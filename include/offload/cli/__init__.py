@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -69,10 +69,20 @@ def _root(
     logging.basicConfig(level=level, handlers=[handler], format="%(levelname)s %(name)s: %(message)s")
 
 
+def without_flag_types(command: Any) -> Any:
+    """The command and all below it; the help of a flag names no type, since a flag takes no value."""
+    for option in (*command.params, command.get_help_option(typer.Context(command))):
+        if getattr(option, "is_flag", False):
+            option.metavar = ""
+    for below in getattr(command, "commands", {}).values():
+        without_flag_types(below)
+    return command
+
+
 def main() -> None:
     """The entry point. A refusal ends as one block and exit code 1; anything else keeps its traceback."""
     try:
-        app(prog_name="offload")
+        without_flag_types(typer.main.get_command(app))(prog_name="offload")
     except OffloadError as error:
         if flags.debug:
             raise
