@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import sys
 
 from rich.console import Console
@@ -43,11 +44,16 @@ def main() -> int:
     except (StackError, ValueError) as error:
         err.print(f"[red]error:[/red] {error}", markup=True, soft_wrap=True)
         return 1
-    if options.json:
-        json.dump([dataclasses.asdict(status) for status in found], sys.stdout, indent=2)
-        sys.stdout.write("\n")
-    elif options.action != "stop":
-        Console(highlight=False).print(_table(found))
+    try:
+        if options.json:
+            json.dump([dataclasses.asdict(status) for status in found], sys.stdout, indent=2)
+            sys.stdout.write("\n")
+        elif options.action != "stop":
+            Console(highlight=False).print(_table(found))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # the reader, e.g. `head`, has what it wanted; what is still buffered must not fail at the interpreter's end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     healthy = all(status.answers for status in found)
     return 0 if healthy or options.action == "stop" else 3
 

@@ -161,3 +161,20 @@ def test_a_wrong_call_is_a_usage_error(offload, args: tuple[str, ...]) -> None: 
     done = offload(*args)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_reader_that_stops_reading_the_state_of_the_stack_sees_no_traceback(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", "local", "status", "--json"],
+            cwd=ROOT,
+            env=os.environ | {"OFFLOAD_HOME": str(tmp_path / "home")},
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (3, "")
