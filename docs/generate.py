@@ -1,6 +1,6 @@
 """Write the generated pages: `python docs/generate.py`. With `--check` nothing is written; exit 1 when one is stale.
 
-The sources are the command line itself, the registries `include/offload/errors.py` and `include/offload/metrics.py`,
+The sources are the command line itself, `errors.py`, `error_notes.py` and `metrics.py` of `include/offload`,
 the rules and the dashboards of `monitoring/`, the tested cases of `docs/type_cases.py`, and the record of
 `make torture`, `tests/torture/record.json`. The page of the table specs has its own generator,
 `python -m include.offload.spec.schema`.
@@ -17,9 +17,9 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from docs import cli_page, reliability_page  # noqa: E402
-from docs.error_notes import NOTES  # noqa: E402
 from docs.type_cases import types_page  # noqa: E402
 from include.offload import errors, metrics  # noqa: E402
+from include.offload.error_notes import NOTES  # noqa: E402
 from monitoring import alerts, records, values  # noqa: E402
 from monitoring.dashboards import build  # noqa: E402
 

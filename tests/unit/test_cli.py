@@ -81,6 +81,8 @@ def test_an_error_id_is_explained(offload, id: str) -> None:  # type: ignore[no-
     assert REGISTRY["OFL-203"].title in done.stdout
     assert REGISTRY["OFL-203"].next_step.replace("{table}", "DB.TABLE") in done.stdout
     assert "runbook  docs/operations/runbooks/iceberg-offload-data-at-risk.md#schema-drift" in done.stdout
+    assert "The table was dropped or renamed" in done.stdout
+    assert "The table was dropped or renamed" in json.loads(offload("errors", id, "--json").stdout)["note"]
 
 
 def test_an_unknown_error_id_is_a_usage_error(offload) -> None:  # type: ignore[no-untyped-def]

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import typer
 
-from docs.error_notes import NOTES
 from docs.generate import PAGES
 from include.offload.cli import app
+from include.offload.error_notes import NOTES, note
 from include.offload.errors import REGISTRY
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -109,6 +109,13 @@ def test_the_check_of_the_generator_says_when_a_page_is_stale() -> None:
 
 def test_notes_are_of_known_errors() -> None:
     assert set(NOTES) <= set(REGISTRY)
+
+
+@pytest.mark.parametrize("id", NOTES)
+def test_the_paths_in_a_note_exist(id: str) -> None:
+    assert "](" not in note(id)
+    for path in re.findall(r"(?:docs|deploy)/[\w/.-]+\.(?:md|sql)", note(id)):
+        assert (ROOT / path).is_file(), path
 
 
 def test_every_error_has_a_heading() -> None:

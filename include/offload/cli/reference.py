@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ from rich.markup import escape
 from include.offload import metrics as metrics_module
 from include.offload.cli.common import load
 from include.offload.cli.console import Json, grid, note, out, show
+from include.offload.error_notes import note as explanation
 from include.offload.errors import REGISTRY, ErrorKind
 from include.offload.runbooks import link, path_of
 
@@ -24,7 +26,7 @@ def errors(
         if wanted not in REGISTRY:
             raise typer.BadParameter(f"{id!r} is no error id; `offload errors` lists them", param_hint="ID")
         kind = REGISTRY[wanted]
-        show(kind, lambda: _one(kind))
+        show(asdict(kind) | {"note": explanation(kind.id)}, lambda: _one(kind))
         return
 
     def render() -> object:
@@ -43,6 +45,8 @@ def example(kind: ErrorKind) -> str:
 
 def _one(kind: ErrorKind) -> None:
     out.print(f"[bold]{kind.id}[/]  {escape(kind.title)}")
+    if text := explanation(kind.id):
+        out.print(f"\n{escape(text)}\n")
     again = "the same task may succeed when run again" if kind.retry else "running again changes nothing"
     out.print(f"retry    {again}")
     out.print(f"next     {escape(example(kind))}")

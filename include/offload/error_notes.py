@@ -1,7 +1,15 @@
 """What an operator wants to know of an error id beyond its one sentence: usual causes, and what is safe.
 
-docs/errors.md is made from it and from the registry in include/offload/errors.py. An id without a note is fine.
+docs/errors.md is made from it and from the registry in include/offload/errors.py; `bin/offload errors ID` prints it.
+Links are relative to docs/. An id without a note is fine.
 """
+
+from __future__ import annotations
+
+import posixpath
+import re
+
+LINK = re.compile(r"\[[^\]]+\]\(([^)#]+)(?:#[^)]*)?\)")
 
 NOTES: dict[str, str] = {
     "OFL-101": """
@@ -156,3 +164,9 @@ NOTES: dict[str, str] = {
         After everything that looks like a secret was removed, one that this installation knows was still in a file.
         Nothing was written.""",
 }
+
+
+def note(error_id: str) -> str:
+    """The note of an id as one paragraph of plain text, a link as its path in this repository; empty without one."""
+    text = " ".join(NOTES.get(error_id, "").split())
+    return LINK.sub(lambda link: posixpath.normpath(f"docs/{link[1]}"), text)
