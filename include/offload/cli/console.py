@@ -13,7 +13,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated, Literal, TextIO
 
 import typer
 from rich.console import Console
@@ -117,10 +117,11 @@ def refuse(error: OffloadError) -> None:
 
 
 def grid(*columns: str, right: tuple[str, ...] = (), title: str | None = None) -> Table:
-    """An empty table with these headings; those in `right` are numbers."""
+    """An empty table with these headings; those in `right` are numbers. The name of a table is never folded."""
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        justify: Literal["left", "right"] = "right" if column in right else "left"
+        table.add_column(column, justify=justify, overflow="fold", no_wrap=column == "table")
     return table
 
 
@@ -144,6 +145,11 @@ def size(value: int | None) -> str:
 def instant(us: int | None) -> str:
     """An instant of µs since the epoch, UTC, to the second."""
     return "-" if us is None else f"{from_us(us):%Y-%m-%d %H:%M:%S}Z"
+
+
+def short_instant(us: int | None) -> str:
+    """The same without year and seconds: `01-31 12:00Z`."""
+    return "-" if us is None else f"{from_us(us):%m-%d %H:%M}Z"
 
 
 def span_of_time(seconds: float | None) -> str:

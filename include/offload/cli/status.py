@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as json_module
 import sys
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ import typer
 from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -26,6 +28,7 @@ from include.offload.cli.console import (
     out,
     plain,
     refusal_document,
+    short_instant,
     show,
     span_of_time,
 )
@@ -38,6 +41,28 @@ if TYPE_CHECKING:
     from include.offload.spec.model import TableSpec
 
 COLOURS = {"ok": "green", "new": "cyan", "late": "yellow", "failed": "red"}
+NUMBERS = ("rows", "unshipped", "lag")
+UNLIMITED = 10_000
+"""Columns, to measure what a table would take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How much room a table takes: short instants and ages or not, and the columns that are left out."""
+
+    short: bool
+    without: tuple[str, ...] = ()
+
+
+FORMS = (
+    Form(short=False),
+    Form(short=True),
+    Form(short=True, without=("last run",)),
+    Form(short=True, without=("last run", "watermark")),
+    Form(short=True, without=("last run", "rows")),
+    Form(short=True, without=("last run", "watermark", "rows")),
+)
+"""From wide to narrow. When the last run was matters least; the lag says what the watermark says."""
 
 
 def status(
@@ -123,26 +148,50 @@ def _screen(look: Callable[[], Overview], interval: float) -> Group:
     return Group(head, *body)
 
 
-def as_table(seen: Overview, states: dict[str, str] | None = None) -> Table:
-    """The table of `status`, and of the demo. states: replaces the state of a table, e.g. by Airflow's."""
-    numbers = ("ClickHouse rows", "Iceberg rows", "unshipped", "lag")
-    shown = grid("table", *numbers[:3], "watermark", "lag", "last run", "state", right=numbers)
-    for row in seen.tables:
-        state = (states or {}).get(row.table, row.state)
-        shown.add_row(
-            row.table,
-            number(row.clickhouse_rows),
-            number(row.iceberg_rows),
-            number(row.unshipped_rows),
-            instant(row.watermark_us),
-            span_of_time(row.lag_seconds),
-            _ago(row, seen.now_us),
-            f"[{COLOURS.get(state, 'white')}]{state}[/]",
-        )
+def as_table(seen: Overview, states: dict[str, str] | None = None, width: int | None = None) -> Table:
+    """The table of `status`, and of the demo. states: replaces the state of a table, e.g. by Airflow's.
+
+    Made for `width` columns, default: the terminal's. Where it is narrow instants and ages are short, then what the
+    others say too is left out; the name of a table is never folded.
+    """
+    width = out.width if width is None else width
+    for form in FORMS:
+        shown = _table_of(form, seen, states or {})
+        if Measurement.get(out, out.options.update(max_width=UNLIMITED), shown).maximum <= width:
+            break
     return shown
 
 
-def _ago(row: TableStatus, now_us: int | None) -> str:
+def _table_of(form: Form, seen: Overview, states: dict[str, str]) -> Table:
+    at, span = (short_instant, _short_span) if form.short else (instant, span_of_time)
+    rows = "\nrows" if form.short else " rows"
+    columns: list[tuple[str, str, Callable[[TableStatus], str]]] = [
+        ("table", "table", lambda row: row.table),
+        ("rows", f"ClickHouse{rows}", lambda row: number(row.clickhouse_rows)),
+        ("rows", f"Iceberg{rows}", lambda row: number(row.iceberg_rows)),
+        ("unshipped", "unshipped", lambda row: number(row.unshipped_rows)),
+        ("watermark", "watermark", lambda row: at(row.watermark_us)),
+        ("lag", "lag", lambda row: span(row.lag_seconds)),
+        ("last run", "last run", lambda row: _ago(row, seen.now_us, span)),
+        ("state", "state", lambda row: _coloured(states.get(row.table, row.state))),
+    ]
+    chosen = [column for column in columns if column[0] not in form.without]
+    shown = grid(*(heading for _, heading, _ in chosen), right=tuple(h for k, h, _ in chosen if k in NUMBERS))
+    for row in seen.tables:
+        shown.add_row(*(cell(row) for _, _, cell in chosen))
+    return shown
+
+
+def _coloured(state: str) -> str:
+    return f"[{COLOURS.get(state, 'white')}]{state}[/]"
+
+
+def _short_span(seconds: float | None) -> str:
+    """`3 h 20 m` for `3 h 20 min`."""
+    return span_of_time(seconds).replace("min", "m")
+
+
+def _ago(row: TableStatus, now_us: int | None, span: Callable[[float | None], str]) -> str:
     if row.last_run_us is None or now_us is None:
         return "-"
-    return f"{span_of_time(max(0, now_us - row.last_run_us) / 1e6)} ago"
+    return f"{span(max(0, now_us - row.last_run_us) / 1e6)} ago"
