@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -14,6 +15,7 @@ from pyiceberg.catalog import Catalog
 from include.offload.cli.common import any_replica
 from include.offload.context import Context
 from include.offload.errors import OffloadError
+from include.offload.lake import marker as markers
 from include.offload.lake.catalog import find_table
 from include.offload.ledger import looks
 from include.offload.ledger.looks import Guarded, Look
@@ -22,7 +24,7 @@ from include.offload.lookback import late_note
 from include.offload.source.client import Client
 from include.offload.source.sql import instant_sql, quote
 from include.offload.spec.model import TableSpec
-from include.offload.windows import Grid, to_us
+from include.offload.windows import Grid, from_us, to_us
 
 CATALOG_THREADS = 8
 WITNESSES = 3
@@ -38,10 +40,12 @@ class TableStatus:
     clickhouse_rows: int | None = None
     iceberg_rows: int | None = None
     unshipped_rows: int | None = None
-    """Settled rows at or behind the watermark."""
+    """Settled rows at or behind the watermark, or behind `landed_us` where that is ahead."""
     watermark_us: int | None = None
+    landed_us: int | None = None
+    """Where a commit of ours in Iceberg ends that the ledger does not know yet; None: it knows them all."""
     lag_seconds: float | None = None
-    """now − settle − watermark by ClickHouse's clock; 0 when no settled row is unshipped."""
+    """now − settle − watermark (or `landed_us`) by ClickHouse's clock; 0 when no settled row is unshipped."""
     last_run_us: int | None = None
     last_success_us: int | None = None
     failures: int = 0
@@ -61,6 +65,18 @@ class TableStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class InLake:
+    """What the Iceberg table says itself: rows of the current snapshot, and how far our commits reach (µs UTC)."""
+
+    rows: int = 0
+    snapshot_id: int | None = None
+    watermark_us: int | None = None
+    """None: nothing landed, or the commit marker is not ours to trust."""
+    problem: str | None = None
+    """Why the marker is not: what the next run will refuse."""
+
+
+@dataclass(frozen=True, slots=True)
 class Overview:
     """All tables, and what could not be asked."""
 
@@ -74,9 +90,11 @@ def overview(ctx: Context, specs: Sequence[TableSpec]) -> Overview:
     away: list[OffloadError] = []
     problems: list[str] = []
     found = {s.identity: TableStatus(s.identity, "unknown") for s in specs}
+    pipeline: uuid.UUID | None = None
     try:
         ledger = {str(r["table_name"]): r for r in ctx.ledger.watermark_rows()}
         seen, stopped = looks.all_looks(ctx.ledger), looks.guarded(ctx.ledger)
+        pipeline = ctx.pipeline
         found = {
             s.identity: _remembered(
                 _from_ledger(s.identity, ledger.get(s.identity)), seen.get(s.identity), stopped.get(s.identity)
@@ -87,10 +105,10 @@ def overview(ctx: Context, specs: Sequence[TableSpec]) -> Overview:
         away.append(error)
     now_us: int | None = None
     with ThreadPoolExecutor(CATALOG_THREADS) as pool:
-        lake: dict[str, Future[tuple[int, int | None]]] = {}
+        lake: dict[str, Future[InLake]] = {}
         try:
             catalog = ctx.catalog
-            lake = {s.identity: pool.submit(_lake_rows, catalog, s) for s in specs}
+            lake = {s.identity: pool.submit(in_lake, catalog, s, pipeline) for s in specs}
         except OffloadError as error:
             away.append(error)
         try:
@@ -98,18 +116,19 @@ def overview(ctx: Context, specs: Sequence[TableSpec]) -> Overview:
                 now_us = client.now_us()
                 for spec in specs:
                     try:
-                        found[spec.identity] = _from_source(client, spec, found[spec.identity], now_us)
+                        reach = shipped_until(found[spec.identity], _answer(lake.get(spec.identity)))
+                        found[spec.identity] = _from_source(client, spec, found[spec.identity], now_us, reach)
                     except OffloadError as error:
                         problems.append(str(error))
         except OffloadError as error:
             away.append(error)
         for identity, asked in lake.items():
             try:
-                rows, snapshot = asked.result()
+                answer = asked.result()
             except OffloadError as error:
                 problems.append(str(error))
             else:
-                found[identity] = replace(found[identity], iceberg_rows=rows, snapshot_id=snapshot)
+                found[identity] = with_lake(found[identity], answer)
     if len(away) == WITNESSES:
         raise away[0]
     lines = dict.fromkeys([*(str(e) for e in away), *problems])
@@ -164,17 +183,18 @@ def _us(moment: datetime | None) -> int | None:
     return None if moment is None else to_us(moment)
 
 
-def _from_source(client: Client, spec: TableSpec, known: TableStatus, now_us: int) -> TableStatus:
+def _from_source(client: Client, spec: TableSpec, known: TableStatus, now_us: int, reach_us: int | None) -> TableStatus:
+    """With what ClickHouse says. reach_us: settled rows before it are in Iceberg; None: none is known to be."""
     name = f"{quote(spec.source.database)}.{quote(spec.source.table)}{' FINAL' if spec.source.final else ''}"
     ((rows,),) = client.query(f"SELECT count() FROM {name}")
     until = Grid(spec.window_us).settled_until(now_us, spec.settle_us)
     cursor = quote(spec.cursor)
-    since = known.watermark_us if known.watermark_us is not None else spec.start_us
+    since = reach_us if reach_us is not None else spec.start_us
     lower = f" AND {cursor} >= {instant_sql(since)}" if since is not None else ""
     ((unshipped,),) = client.query(f"SELECT count() FROM {name} WHERE {cursor} < {instant_sql(until)}{lower}")
     lag: float | None = None
-    if known.watermark_us is not None:
-        lag = max(0, now_us - spec.settle_us - known.watermark_us) / 1e6 if unshipped else 0.0
+    if reach_us is not None:
+        lag = max(0, now_us - spec.settle_us - reach_us) / 1e6 if unshipped else 0.0
     late = known.state == "ok" and lag is not None and lag > lag_limit_s(spec.window_us, own_s=spec.alerts.lag_s)
     return replace(
         known,
@@ -185,13 +205,45 @@ def _from_source(client: Client, spec: TableSpec, known: TableStatus, now_us: in
     )
 
 
-def _lake_rows(catalog: Catalog, spec: TableSpec) -> tuple[int, int | None]:
-    """Rows that the current snapshot counts itself, and its id; 0 and None before the first commit."""
+def in_lake(catalog: Catalog, spec: TableSpec, pipeline: uuid.UUID | None) -> InLake:
+    """What the Iceberg table of a spec says. pipeline: who signs our commits; None: the ledger did not say."""
     table = find_table(catalog, (spec.target.namespace, spec.target.table), spec.identity)
     snapshot = None if table is None else table.current_snapshot()
-    if snapshot is None:
-        return 0, None
+    if table is None or snapshot is None:
+        return InLake()
     total = 0
     with suppress(KeyError):
         total = int(snapshot.summary["total-records"] or 0) if snapshot.summary else 0
-    return total, snapshot.snapshot_id
+    seen = InLake(total, snapshot.snapshot_id)
+    if pipeline is None:
+        return seen
+    try:
+        marker = markers.read(table, spec.identity, pipeline)
+    except OffloadError as error:
+        return replace(seen, problem=f"{error.id} {error.kind.title}: {error.cause}. Next: {error.next_step}")
+    return replace(seen, watermark_us=None if marker is None else marker.watermark_us)
+
+
+def _answer(asked: Future[InLake] | None) -> InLake:
+    """What the lake answered; nothing when it did not, which is said once, with the other problems."""
+    return asked.result() if asked is not None and asked.exception() is None else InLake()
+
+
+def shipped_until(known: TableStatus, lake: InLake) -> int | None:
+    """Settled rows before it are in Iceberg (µs UTC): by the ledger, or by a commit that it does not know yet."""
+    return max((us for us in (known.watermark_us, lake.watermark_us) if us is not None), default=None)
+
+
+def with_lake(known: TableStatus, lake: InLake) -> TableStatus:
+    """With what the Iceberg table says, and a note where the ledger is behind it."""
+    known = replace(known, iceberg_rows=lake.rows, snapshot_id=lake.snapshot_id)
+    reach = shipped_until(known, lake)
+    if lake.problem is not None:
+        return replace(known, notes=(*known.notes, lake.problem))
+    if reach is None or reach == known.watermark_us:
+        return known
+    note = (
+        f"landed, not confirmed: rows before {from_us(reach):%Y-%m-%dT%H:%M:%SZ} are in Iceberg; the watermark follows"
+        " with update_watermark, or with the next run"
+    )
+    return replace(known, landed_us=reach, notes=(*known.notes, note))
