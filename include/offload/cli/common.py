@@ -47,6 +47,14 @@ def instant_us(text: str | None, option: str) -> int | None:
     return to_us(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
 
 
+def range_us(from_: str | None, to: str | None) -> tuple[int | None, int | None]:
+    """The instants of `--from` and `--to`; a wrong call when the range holds none."""
+    lo, hi = instant_us(from_, "--from"), instant_us(to, "--to")
+    if lo is not None and hi is not None and lo >= hi:
+        raise typer.BadParameter(f"{from_} is not before --to {to}", param_hint="--from")
+    return lo, hi
+
+
 def any_replica(settings: Settings, comment: str) -> Client:
     """A client of the first ClickHouse that answers. Raises OFL-201 with the last one's failure."""
     from include.offload.source.client import Client, parse_uri
@@ -66,7 +74,7 @@ def load() -> Settings:
 
 
 def the_spec(settings: Settings, identity: str) -> TableSpec:
-    """The spec of one table. Raises OFL-101."""
+    """The spec of one table. Raises OFL-101, OFL-104."""
     from include.offload.spec.load import load_spec
 
     return load_spec(identity, settings.tables, settings.env)

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from include.offload.cli import run
-from include.offload.cli.common import FromOption, TableArgument, ToOption, instant_us, load, opened, the_spec
+from include.offload.cli.common import FromOption, TableArgument, ToOption, load, opened, range_us, the_spec
 from include.offload.cli.console import Json, err, flags, note, number, out, show
 from include.offload.errors import RANGE_REFUSED, OffloadError
 from include.offload.windows import Grid
@@ -65,12 +65,12 @@ def reconcile(
 
     settings = load()
     spec = the_spec(settings, table)
-    lo = instant_us(from_, "--from")
+    lo, hi = range_us(from_, to)
     with opened(settings) as ctx:
         head = ctx.ledger.head(table)
         if lo is None and head is not None:
             lo = head.origin_us
-        request = steps.RunRequest(run.run_id(), lo, instant_us(to, "--to"), force)
+        request = steps.RunRequest(run.run_id(), lo, hi, force)
         if dry_run:
             checked, report = steps.preview(ctx, spec, request), None
         else:

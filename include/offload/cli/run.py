@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from include.offload.cli import job
-from include.offload.cli.common import FromOption, TableArgument, ToOption, instant_us, load, opened, the_spec
+from include.offload.cli.common import FromOption, TableArgument, ToOption, load, opened, range_us, the_spec
 from include.offload.cli.console import Json, err, flags, grid, instant, note, number, out, show, size, span_of_time
 from include.offload.errors import OffloadError
 from include.offload.model import Plan
@@ -61,7 +61,7 @@ def plan(
 
     settings = load()
     spec = the_spec(settings, table)
-    request = steps.RunRequest(run_id(), instant_us(from_, "--from"), instant_us(to, "--to"), force)
+    request = steps.RunRequest(run_id(), *range_us(from_, to), force)
     with opened(settings) as ctx:
         result = steps.preview(ctx, spec, request)
     made = result.plan
@@ -121,7 +121,7 @@ def run(
 
     settings = load()
     spec = the_spec(settings, table)
-    request = steps.RunRequest(run_id(), instant_us(from_, "--from"), instant_us(to, "--to"), force)
+    request = steps.RunRequest(run_id(), *range_us(from_, to), force)
     with opened(settings) as ctx:
         _, report = execute(ctx, spec, request)
     show(report, lambda: print_report(report))

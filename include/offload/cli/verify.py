@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 from rich.markup import escape
 
-from include.offload.cli.common import FromOption, ToOption, all_specs, instant_us, load, opened, the_spec
+from include.offload.cli.common import FromOption, ToOption, all_specs, load, opened, range_us, the_spec
 from include.offload.cli.console import Json, err, grid, instant, number, out, plain, show
 from include.offload.errors import OffloadError
 
@@ -34,7 +34,7 @@ def verify(
 
     settings = load()
     specs = all_specs(settings) if table is None else (the_spec(settings, table),)
-    lo, hi = instant_us(from_, "--from"), instant_us(to, "--to")
+    lo, hi = range_us(from_, to)
     reports: list[VerifyReport] = []
     refused: list[OffloadError] = []
     with opened(settings) as ctx:
