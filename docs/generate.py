@@ -32,7 +32,7 @@ GROUPS = {
     "5": "The ledger and the machine",
 }
 """By the first digit of an id."""
-WORDS_AFTER_A_COMMAND = ("shows", "names", "lists")
+WORDS_AFTER_A_COMMAND = ("shows", "names", "lists", "if", "once")
 """A next step may go on after its command: `bin/offload plan TABLE shows both; …`."""
 
 

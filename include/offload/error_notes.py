@@ -24,6 +24,9 @@ NOTES: dict[str, str] = {
         TLS is on, and the certificate that the server showed is not signed by the CA that the connection names, is for
         another host name, has expired, or the CA file is missing on the machine that runs the task. Nothing was sent:
         no password, no query. The settings are in [howto-production.md](howto-production.md#tls).""",
+    "OFL-104": """
+        The name of a table is `db.table`, the path of its file `dags/tables/<db>/<table>.yaml`. Nothing is wrong with
+        any spec: the name is mistyped, the file was moved, or `OFFLOAD_TABLES` names another directory.""",
     "OFL-201": """
         No replica of the connection answers within five seconds. Nothing was planned or committed. While a table's
         rows wait, their time to live runs: look at the oldest pending expiry in `bin/offload status`.""",

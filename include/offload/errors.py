@@ -35,14 +35,24 @@ SETTING_MISSING = _kind("OFL-102", "a connection or setting is missing", "bin/of
 TLS_UNTRUSTED = _kind(
     "OFL-103", "a server's certificate is not trusted", "check the CA file and the host name in its connection"
 )
+SPEC_MISSING = _kind("OFL-104", "no table spec has this name", "bin/offload spec check --json lists the tables")
 # 2xx: the source, ClickHouse
-SOURCE_UNREACHABLE = _kind("OFL-201", "ClickHouse does not answer", "bin/offload stack status clickhouse", retry=True)
+SOURCE_UNREACHABLE = _kind(
+    "OFL-201",
+    "ClickHouse does not answer",
+    "bin/offload stack start if this machine runs it; else start it where it runs",
+    retry=True,
+)
 SOURCE_REFUSED_LOGIN = _kind(
     "OFL-202", "ClickHouse refuses the login", "check the password of the connection offload_clickhouse"
 )
-SOURCE_TABLE_MISSING = _kind("OFL-203", "the source table does not exist", "bin/offload spec check --source {table}")
+SOURCE_TABLE_MISSING = _kind(
+    "OFL-203", "the source table does not exist", "restore it in ClickHouse, or name the right one in the spec"
+)
 SOURCE_COLUMN_MISSING = _kind(
-    "OFL-204", "a column of the spec does not exist in the source", "bin/offload spec check --source {table}"
+    "OFL-204",
+    "a column of the spec does not exist in the source",
+    "correct its name in the spec, or take it out, or add it in ClickHouse",
 )
 TYPE_NOT_LOSSLESS = _kind(
     "OFL-205", "a column has no lossless mapping", "exclude the column or give it an expr and a type in the spec"
@@ -145,7 +155,10 @@ WATERMARK_MOVED = _kind("OFL-408", "the watermark moved while it was updated", "
 VERIFY_FAILED = _kind("OFL-409", "ClickHouse and Iceberg differ", "bin/offload verify {table} --json names the windows")
 # 5xx: the ledger and the machine
 LEDGER_UNREACHABLE = _kind(
-    "OFL-501", "the ledger's PostgreSQL does not answer", "bin/offload stack status postgres", retry=True
+    "OFL-501",
+    "the ledger's PostgreSQL does not answer",
+    "bin/offload stack start if this machine runs it; else start it where it runs",
+    retry=True,
 )
 LEDGER_OUTDATED = _kind("OFL-502", "the ledger's schema is older than this code", "bin/offload ledger upgrade")
 DISK_FULL = _kind("OFL-503", "no space left", "free space, then clear offload", retry=True)

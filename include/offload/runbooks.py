@@ -91,6 +91,7 @@ OF_ERROR: dict[str, Scenario] = {
                 e.SPEC_INVALID,
                 e.SETTING_MISSING,
                 e.TLS_UNTRUSTED,
+                e.SPEC_MISSING,
                 e.CURSOR_UNFIT,
                 e.FINAL_UNSAFE,
                 e.WINDOW_CHANGED,

@@ -148,7 +148,7 @@ def test_each_server_that_is_away_is_named_and_the_others_are_not(table: Table, 
             "statsd_exporter", "PostgreSQL", "last cycles", "lag", "TTL headroom", "errors, last hour",
         }  # fmt: skip
         assert found["PostgreSQL"].text.startswith("OFL-501 ")
-        assert found["PostgreSQL"].next == "bin/offload stack status postgres"
+        assert str(found["PostgreSQL"].next).startswith("bin/offload stack start if ")
         assert found["statsd_exporter"].text.startswith("OFL-505 ")
         assert str(found["statsd_exporter"].runbook).endswith("#broken-metrics-pipeline")
     away = "http://offload:x@127.0.0.1:1/"

@@ -64,7 +64,7 @@ def test_the_message_names_table_window_id_next_step_and_runbook() -> None:
     rows = dict(told.rows())
     assert rows["window"] == "2026-01-31T12:00:00Z to 2026-01-31T12:15:00Z, 3 windows, 1234 rows"
     assert rows["cause"] == REFUSAL.cause
-    assert rows["next"] == "bin/offload stack status clickhouse"
+    assert rows["next"].startswith("bin/offload stack start if ")
     assert rows["runbook"] == "https://ex.org/runbooks/iceberg-offload-failure.md#clickhouse-connectivity"
     assert rows["plan"] == PLAN["plan_id"]
     assert rows["log"] == "http://airflow/log"
@@ -163,7 +163,7 @@ def test_an_e_mail_goes_through_airflow_s_smtp_provider(monkeypatch: pytest.Monk
     assert len(heard.recipients) == 2
     body = mail.get_body(("html",)).get_content()  # type: ignore[union-attr]
     assert "&lt;b&gt;&amp;&lt;/b&gt; {{ ds }}" in body
-    assert "bin/offload stack status clickhouse" in body
+    assert "bin/offload stack start" in body
 
 
 @pytest.mark.parametrize(

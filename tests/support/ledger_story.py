@@ -185,7 +185,7 @@ def ten_tables() -> list[Story]:
     """The ten tables of the demo: one that fails, one that is behind, windows that differ; one has not run yet."""
     unreachable = (
         "OFL-201 [k2.bronze_trades_binance] ClickHouse does not answer: connect to 127.0.0.1:8123: Connection refused."
-        " Next: bin/offload stack status clickhouse"
+        " Next: bin/offload stack start if this machine runs it; else start it where it runs"
     )
     return [
         Story("k2.silver_trades", days=7, rows=5200, ttl_us=5 * DAY_US, healed=(31, 32, 170, 171, 172, 700)),

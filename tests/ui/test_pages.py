@@ -111,7 +111,7 @@ def test_a_failing_table_and_its_runbook(opened: OpenPage, ten: list[Story], kee
     page = opened("/plugin/offload/offload/dags/offload__k2__bronze_trades_binance")
     inside = frame(page)
     expect(inside.locator(".alarm")).to_contain_text("Connection refused")
-    expect(inside.locator(".commands")).to_contain_text("bin/offload stack status clickhouse")
+    expect(inside.locator(".commands")).to_contain_text("bin/offload stack start")
     keep(page, "offload-failing")
     inside.get_by_role("link", name="OFL-201").click()
     expect(inside.get_by_role("heading", name="OFL-201")).to_be_visible()

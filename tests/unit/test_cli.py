@@ -126,11 +126,30 @@ def test_debug_keeps_the_traceback(offload) -> None:  # type: ignore[no-untyped-
     assert "Traceback" in done.stderr
 
 
-def test_an_unknown_table_names_the_table(offload) -> None:  # type: ignore[no-untyped-def]
-    done = offload("run", "k2.no_such_table")
+@pytest.mark.parametrize(
+    ("call", "cause"),
+    [
+        (("status", "k2.silver_trade"), "k2/silver_trade.yaml is no file; did you mean k2.silver_trades?"),
+        (("run", "k2"), "'k2' is not DB.TABLE"),
+        (("spec", "check", "silver_trades"), "'silver_trades' is not DB.TABLE; did you mean k2.silver_trades?"),
+        (("plan", "../../etc.passwd"), "'../../etc.passwd' is not DB.TABLE"),
+    ],
+)
+def test_a_name_without_a_spec_is_no_invalid_spec(offload, call: tuple[str, ...], cause: str) -> None:  # type: ignore[no-untyped-def]
+    done = offload(*call)
     assert done.returncode == 1
-    assert "OFL-101" in done.stderr
-    assert "k2.no_such_table" in done.stderr
+    assert done.stderr.startswith("OFL-104  no table spec has this name")
+    said = dict(line.split(maxsplit=1) for line in done.stderr.splitlines())
+    assert said["table"] == call[-1]
+    assert said["cause"].endswith(cause)
+    assert said["next"] == "bin/offload spec check --json lists the tables"
+
+
+@pytest.mark.parametrize("command", ["plan", "run", "verify", "reconcile"])
+def test_a_range_that_ends_before_it_begins_is_a_usage_error(offload, command: str) -> None:  # type: ignore[no-untyped-def]
+    done = offload(command, "k2.silver_trades", "--from", "2026-01-02", "--to", "2026-01-01T00:00:00Z")
+    assert done.returncode == 2, done.stderr
+    assert "2026-01-02 is not before --to" in done.stderr
 
 
 def test_spec_check_accepts_the_shipped_specs(offload) -> None:  # type: ignore[no-untyped-def]

@@ -165,10 +165,16 @@ def test_next_steps_of_errors_are_commands_that_exist() -> None:
     wrong = []
     for kind in REGISTRY.values():
         if kind.next_step.startswith("bin/offload"):
-            words = kind.next_step.split(" shows ")[0].split(" names ")[0].replace("{table}", "TABLE").split()
+            words = re.split(" (?:shows|names|lists|if|once) ", kind.next_step)[0].replace("{table}", "TABLE").split()
             if problem := problem_of(words[1:]):
                 wrong.append(f"{kind.id}: {kind.next_step}: {problem}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_what_to_type_next_begins_with_bin_offload() -> None:
+    """`offload …` alone is in nobody's PATH."""
+    files = [path for room in ("include", "dags", "spark_jobs") for path in (ROOT / room).rglob("*.py")]
+    assert [str(p) for p in files if re.search(r"Next: offload |`offload [a-z]", p.read_text(encoding="utf-8"))] == []
 
 
 def test_pictures_of_the_readme_exist_and_the_drawing_has_words_for_those_who_do_not_see_it() -> None:

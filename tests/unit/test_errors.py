@@ -110,3 +110,7 @@ def test_a_next_step_that_is_a_command_is_one_that_the_command_line_has(kind: Er
                 break
             assert word in commands, f"{kind.id}: bin/offload has no {' '.join(words)}"
             command = commands[word]
+
+
+def test_no_refusal_of_spec_check_names_spec_check_with_the_source_as_what_to_do_next() -> None:
+    assert [kind.id for kind in REGISTRY.values() if "spec check --source" in kind.next_step] == []

@@ -232,9 +232,11 @@ def test_two_specs_never_write_one_table(tmp_path: Path) -> None:
 def test_a_missing_directory_and_a_missing_spec(tmp_path: Path) -> None:
     assert "does not exist" in str(load_specs(tmp_path / "no").errors[0])
     write(tmp_path, {"db/trades.yaml": "cursor: ts\n"})
-    with pytest.raises(OffloadError, match=r"OFL-101 .*did you mean db\.trades\?"):
+    with pytest.raises(OffloadError, match=r"OFL-104 .*did you mean db\.trades\?"):
         load_spec("db.trade", tmp_path)
-    with pytest.raises(OffloadError, match="OFL-101"):
+    with pytest.raises(OffloadError, match=r"OFL-104 .*'trades' is not DB\.TABLE; did you mean db\.trades\?"):
+        load_spec("trades", tmp_path)
+    with pytest.raises(OffloadError, match=r"OFL-104 .*: '\.\./etc\.passwd' is not DB\.TABLE\. Next"):
         load_spec("../etc.passwd", tmp_path)
 
 

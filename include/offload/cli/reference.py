@@ -24,7 +24,7 @@ def errors(
     if id is not None:
         wanted = id.upper() if id.upper().startswith("OFL-") else f"OFL-{id}"
         if wanted not in REGISTRY:
-            raise typer.BadParameter(f"{id!r} is no error id; `offload errors` lists them", param_hint="ID")
+            raise typer.BadParameter(f"{id!r} is no error id; `bin/offload errors` lists them", param_hint="ID")
         kind = REGISTRY[wanted]
         show(asdict(kind) | {"note": explanation(kind.id)}, lambda: _one(kind))
         return

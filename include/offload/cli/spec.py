@@ -28,7 +28,7 @@ def check(
     json: Json = False,
 ) -> None:
     """Check the specs: fields and rules, and with --source the columns, types and TTL of the real tables."""
-    from include.offload.spec.load import load_specs
+    from include.offload.spec.load import load_specs, no_spec
 
     settings = load()
     result = load_specs(settings.tables, settings.env)
@@ -36,7 +36,7 @@ def check(
     seen = _against_source(settings, specs) if source else []
     refused = [e for check in seen for e in check.errors]
     if table is not None and not specs and not result.errors:
-        raise OffloadError(SPEC_INVALID, f"there is no spec for it in {settings.tables}", table=table)
+        raise no_spec(table, settings.tables)
     document = {
         "tables": [s.identity for s in specs],
         "errors": [_as_dict(e) for e in result.errors],
@@ -103,6 +103,6 @@ def new(
         path.write_text(text)
     document = {"table": identity, "path": str(path), "written": write, "yaml": text}
     if write and not flags.json:
-        note(f"wrote {path}. Next: offload spec check --source {identity}, then unpause offload__{folder}__{file}")
+        note(f"wrote {path}. Next: bin/offload spec check --source {identity}, then unpause offload__{folder}__{file}")
         return
     show(document, lambda: out.print(text, end="", markup=False, soft_wrap=True))

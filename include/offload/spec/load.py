@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from include.offload.errors import SPEC_INVALID, OffloadError
+from include.offload.errors import SPEC_INVALID, SPEC_MISSING, OffloadError
 from include.offload.spec.model import IDENTITY, TableSpec
 from include.offload.spec.rules import Problem
 from include.offload.spec.yamlnodes import Document, Key, YamlError, parse
@@ -103,19 +103,27 @@ def load_specs(tables_dir: Path, env: str | None = None) -> LoadResult:
 
 
 def load_spec(identity: str, tables_dir: Path, env: str | None = None) -> TableSpec:
-    """One spec by identity `db.table`. Raises OFL-101 with all errors of its files, or when there is no such file."""
+    """One spec by identity `db.table`. Raises OFL-101 with all errors of its files, OFL-104 without such a file."""
     database, _, table = identity.partition(".")
     path = tables_dir / database / f"{table}.yaml"
     if not IDENTITY.fullmatch(identity) or not path.is_file():
-        near = difflib.get_close_matches(identity, known_identities(tables_dir), 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise OffloadError(SPEC_INVALID, f"there is no spec {path}{hint}", table=identity)
+        raise no_spec(identity, tables_dir)
     reader = _Reader(tables_dir)
     spec, _, errors = _load(reader, path, env)
     errors = [*reader.errors, *errors]
     if spec is None or errors:
         raise OffloadError(SPEC_INVALID, "; ".join(str(e) for e in sorted(errors)), table=identity)
     return spec
+
+
+def no_spec(identity: str, tables_dir: Path) -> OffloadError:
+    """The refusal of a name that no spec has: OFL-104, with the nearest name that there is."""
+    near = difflib.get_close_matches(identity, known_identities(tables_dir), 1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    if not IDENTITY.fullmatch(identity):
+        return OffloadError(SPEC_MISSING, f"{identity!r} is not DB.TABLE{hint}", table=identity)
+    database, _, table = identity.partition(".")
+    return OffloadError(SPEC_MISSING, f"{tables_dir / database / table}.yaml is no file{hint}", table=identity)
 
 
 def known_identities(tables_dir: Path) -> tuple[str, ...]:
