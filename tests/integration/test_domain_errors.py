@@ -332,3 +332,12 @@ def test_a_store_that_is_not_there(table: MakeDomainTable, domain: Domain, tmp_p
         t = with_settings(table, load(catalog="lake_sql"))
         plan = t.check().plan.plan_id
         refused(t, lambda: t.ship(plan), STORE_REFUSED)
+
+
+def test_a_login_in_an_error_does_not_reach_the_ledger(table: MakeDomainTable) -> None:
+    t = table().fill(0)
+    t.run()
+    t.ctx.ledger.failed(t.identity, "OFL-501 could not connect to postgresql://me:geheim@db:5432/offload: refused")
+    ((said,),) = t.domain.ledger("SELECT last_error FROM offload.watermarks WHERE table_name = %s", t.identity)
+    assert "geheim" not in said
+    assert said.startswith("OFL-501 could not connect to postgresql://")

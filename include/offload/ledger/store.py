@@ -29,6 +29,7 @@ from include.offload.errors import (
 from include.offload.ledger.accounting import Change, Entry, apply
 from include.offload.model import Outcome, Plan, WindowState
 from include.offload.planning import LedgerWindow
+from include.offload.redact import without_logins
 from include.offload.trust import is_untrusted
 from include.offload.windows import Grid, Span, from_us, gapless_end, to_us
 
@@ -398,6 +399,7 @@ class Ledger:
         """Record a failed try of a table, the seeds' way; a success sets the count back to 0.
 
         final: no retry follows, so the run has failed. Only these count, a run with three retries is one failure.
+        What looks like a secret is taken out: a driver may quote a URI with its login, and pages show it.
         """
         with self.begin(identity) as c:
             c.execute(
@@ -405,7 +407,7 @@ class Ledger:
                     "UPDATE offload.watermarks SET status = 'failed', failure_count = failure_count + :counted,"
                     " last_error = :message, updated_at = now() WHERE table_name = :identity"
                 ),
-                {"identity": identity, "message": message[:2000], "counted": int(final)},
+                {"identity": identity, "message": without_logins(message)[:2000], "counted": int(final)},
             )
 
 
