@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from monitoring import conditions as c
 from monitoring.alerts import alerts
+from monitoring.dashboards.expiry import colours, expires
 from monitoring.dashboards.expressions import (
     DAG_OF_TABLE,
     SELECTED,
     any_of,
     differing,
     firing,
-    never_expires,
     not_safe,
     of_tables,
 )
-from monitoring.dashboards.parts import GREEN, NEVER_S, NEXT, ORANGE, RED, Maker, Page, Panel, Query, Row, tables
+from monitoring.dashboards.parts import GREEN, NEXT, ORANGE, RED, Maker, Page, Panel, Query, Row, tables
 from monitoring.panels import OVERVIEW, Overview
 from monitoring.records import burns
 from monitoring.values import Values
@@ -55,22 +55,13 @@ def _safe(make: Maker) -> tuple[Panel, ...]:
             f" {NEXT}the table at the top of the list below, then its runbook.",
             height=5,
         ),
-        make.number(
+        expires(
+            make,
             Overview.EXPIRES,
             "The first unshipped row expires in",
-            8,
-            Query(f"min(offload:ttl_headroom_seconds{{{SELECTED}}}) or {never_expires(SELECTED, NEVER_S)}"),
-            "s",
-            "Time until ClickHouse's TTL deletes a row that is not in Iceberg, the worst table. Red under"
-            f" {v.text('ttl_headroom_critical')}, orange under {v.text('ttl_headroom_warning')}. {NEXT}"
+            SELECTED,
+            f", the worst table. {colours(v)}. {NEXT}"
             "`bin/offload status` names the table; mend what holds it up, or stop its TTL merges, in time.",
-            steps=(
-                (None, RED),
-                (v.seconds("ttl_headroom_critical"), ORANGE),
-                (v.seconds("ttl_headroom_warning"), GREEN),
-            ),
-            never="Nothing waits to expire",
-            height=5,
         ),
         make.words(
             Overview.AGREE,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from monitoring import conditions as c
 from monitoring.alerts import alerts
-from monitoring.dashboards.expressions import any_of, differing, firing, never_expires, not_safe, of_tables
-from monitoring.dashboards.parts import GREEN, NEVER_S, NEXT, ORANGE, RED, Maker, Page, Panel, Query, Row, dag, tables
+from monitoring.dashboards.expiry import colours, expires
+from monitoring.dashboards.expressions import any_of, differing, firing, not_safe, of_tables
+from monitoring.dashboards.parts import GREEN, NEXT, ORANGE, RED, Maker, Page, Panel, Query, Row, dag, tables
 from monitoring.panels import TABLE, Table
 from monitoring.records import burns
 from monitoring.values import Values
@@ -43,23 +44,13 @@ def _safe(make: Maker) -> tuple[Panel, ...]:
             f" {NEXT}the three panels beside and below say which, their corner links to the runbook.",
             height=5,
         ),
-        make.number(
+        expires(
+            make,
             Table.EXPIRES,
             "Its first unshipped row expires in",
-            8,
-            Query(f"min(offload:ttl_headroom_seconds{{{ONE}}}) or {never_expires(ONE, NEVER_S)}"),
-            "s",
-            "Time until ClickHouse's TTL deletes a row that is not in Iceberg. Red under"
-            f" {v.text('ttl_headroom_critical')}, orange under {v.text('ttl_headroom_warning')};"
-            f" `alerts.ttl_headroom` in the spec moves the alert. {NEXT}`bin/offload plan TABLE` shows what waits;"
-            " trigger the DAG, or stop the table's TTL merges before the time is up.",
-            steps=(
-                (None, RED),
-                (v.seconds("ttl_headroom_critical"), ORANGE),
-                (v.seconds("ttl_headroom_warning"), GREEN),
-            ),
-            never="Nothing waits to expire",
-            height=5,
+            ONE,
+            f". {colours(v)}; `alerts.ttl_headroom` in the spec moves the alert. {NEXT}`bin/offload plan TABLE` shows"
+            " what waits; trigger the DAG, or stop the table's TTL merges before the time is up.",
         ),
         make.words(
             Table.AGREE,
