@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from local import apt
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -35,13 +37,10 @@ def ensure() -> Path:
     try:
         return find()
     except ChromiumMissingError:
-        apt = shutil.which("apt-get")
-        if os.geteuid() != 0 or apt is None:
+        if not apt.may_install():
             raise
-    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    subprocess.run([apt, "update", "-qq"], check=True, env=quiet, stdin=subprocess.DEVNULL)
-    install = [apt, "install", "-y", "-qq", "--no-install-recommends", "chromium", "fonts-dejavu-core"]
-    subprocess.run(install, check=True, env=quiet, stdin=subprocess.DEVNULL)
+    apt.update()
+    apt.install("chromium", "fonts-dejavu-core").check_returncode()
     return find()
 
 

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from local import apt
+
 SUPPORTED = (17, 21)
 _VERSION = re.compile(r'version "(\d+)')
 
@@ -69,15 +71,12 @@ def ensure() -> Path:
     try:
         return java_home()
     except JavaMissingError:
-        apt = shutil.which("apt-get")
-        if os.geteuid() != 0 or apt is None:
+        if not apt.may_install():
             raise
-    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    subprocess.run([apt, "update", "-qq"], check=True, env=quiet, stdin=subprocess.DEVNULL)
+    apt.update()
     # releases differ in what they carry; Debian 12 has 17, Debian 13 has 21
     for version in SUPPORTED:
-        install = [apt, "install", "-y", "-qq", "--no-install-recommends", f"openjdk-{version}-jre-headless"]
-        if subprocess.run(install, check=False, env=quiet, stdin=subprocess.DEVNULL).returncode == 0:
+        if apt.install(f"openjdk-{version}-jre-headless").returncode == 0:
             java_home.cache_clear()
             return java_home()
     raise JavaMissingError

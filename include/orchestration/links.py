@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -31,8 +32,9 @@ class _Link(BaseOperatorLink):
         """The link's target, empty where there is none."""
         return self.target(ti_key) if ti_key.dag_id.startswith(DAGS) else ""
 
+    @abstractmethod
     def target(self, key: TaskInstanceKey) -> str:
-        raise NotImplementedError
+        """The same, for a task of such a DAG."""
 
 
 class SnapshotLink(_Link):
