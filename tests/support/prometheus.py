@@ -69,11 +69,12 @@ def monitoring(folder: Path, scrape: dict[str, str] | None = None) -> Iterator[M
                 "--cluster.listen-address=", url=found.alertmanager,
             )
         )  # fmt: skip
+        # Alertmanager lets an alert end that was not repeated for four delays: a busy machine may be silent for seconds
         stack.enter_context(
             _running(
                 folder, "prometheus", f"--config.file={folder / 'prometheus.yml'}",
                 f"--storage.tsdb.path={folder / 'prometheus'}", f"--web.listen-address={at_prometheus}",
-                "--web.enable-lifecycle", "--rules.alert.resend-delay=1s", url=found.prometheus,
+                "--web.enable-lifecycle", "--rules.alert.resend-delay=10s", url=found.prometheus,
             )
         )  # fmt: skip
         yield found

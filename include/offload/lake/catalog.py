@@ -55,18 +55,21 @@ def target_of(table: Table) -> Target:
 
 
 def create_table(catalog: Catalog, spec: TableSpec, projection: Projection) -> Table:
-    """Create the Iceberg table of a spec; when someone was faster, load theirs."""
+    """Create the Iceberg table of a spec; when someone was faster, load theirs.
+
+    What the catalog shows afterwards decides: some let two creations of one name at the same time both succeed.
+    """
     schema = schema_of(projection)
+    identifier = (spec.target.namespace, spec.target.table)
     with reaching(spec.identity):
         with suppress(NamespaceAlreadyExistsError):
             catalog.create_namespace(spec.target.namespace)
-        try:
-            return catalog.create_table(
-                (spec.target.namespace, spec.target.table),
+        with suppress(TableAlreadyExistsError):
+            catalog.create_table(
+                identifier,
                 schema=schema,
                 partition_spec=partition_spec_of(spec, schema),
                 sort_order=sort_order_of(spec, schema),
                 properties=TABLE_PROPERTIES | reader_properties(projection) | dict(spec.target.properties),
             )
-        except TableAlreadyExistsError:
-            return catalog.load_table((spec.target.namespace, spec.target.table))
+        return catalog.load_table(identifier)

@@ -19,8 +19,9 @@ from pyiceberg.exceptions import OAuthError, UnauthorizedError
 
 from local import ports, secrets
 from local.services import BY_NAME
-from local.stack import Progress, Stack, StackError
+from local.stack import Progress, Stack, StackError, Status
 from local.supervisor import MARK
+from tests.support.airflow_driver import poll
 
 
 @pytest.fixture
@@ -40,7 +41,12 @@ def everything(stack: Stack) -> list[psutil.Process]:
 
 
 def test_every_server_answers_and_says_where(stack: Stack) -> None:
-    found = {status.service: status for status in stack.status(["data"])}
+    def settled() -> dict[str, Status] | None:
+        """supervisord calls a server STARTING for its first second."""
+        found = {status.service: status for status in stack.status(["data"])}
+        return None if any(status.state == "STARTING" for status in found.values()) else found
+
+    found = poll(settled, 20, "a server is still starting")
     assert set(found) == {"postgres", "clickhouse", "seaweedfs", "statsd-exporter"}
     for status in found.values():
         assert (status.state, status.answers) == ("RUNNING", True)
