@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from itertools import count
 
 import pytest
 
@@ -12,6 +13,7 @@ from tests.support.stack import Servers, stack, start
 from tests.support.tables import MakeTable, Table, finish
 
 SESSION = f"{int(time.time()):x}"
+NUMBERS = count(1)
 
 
 @pytest.fixture(scope="session")
@@ -44,8 +46,8 @@ def make_table(full_stack: Servers, airflow: Driver) -> Iterator[MakeTable]:
     made: list[Table] = []
 
     def make(name: str) -> Table:
-        # a kept stack remembers the tables of earlier sessions
-        made.append(Table(full_stack, f"{name}_{SESSION}"))
+        # the stack remembers the tables of earlier tests, a kept one those of earlier sessions
+        made.append(Table(full_stack, f"{name}_{SESSION}_{next(NUMBERS)}"))
         return made[-1]
 
     yield make

@@ -127,7 +127,7 @@ class Table:
     def verified(self) -> VerifyReport:
         """Both readers; raises AssertionError with the differences."""
         report = verify(self.ctx, self.spec)
-        assert report.ok, f"{self.identity}: {report}"
+        assert report.ok, f"{self.identity}: {'; '.join(report.findings())}\n{report}"
         return report
 
     def whole(self) -> VerifyReport:
