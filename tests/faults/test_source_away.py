@@ -5,17 +5,14 @@ The rules are those of production with the durations of the fast profile (monito
 
 from __future__ import annotations
 
-import json
 import time
-import urllib.parse
-import urllib.request
 from typing import Any
 
 import pytest
 
-from local import ports
 from monitoring.values import load
 from tests.support.airflow_driver import TASKS, Driver, poll
+from tests.support.prometheus import ask
 from tests.support.stack import Servers, start, stop
 from tests.support.tables import MakeTable
 
@@ -27,21 +24,15 @@ REACTION_S = 20
 """To scrape, evaluate, group and deliver: each takes two seconds at most in the fast profile; the machine is shared."""
 
 
-def get(server: str, path: str, **query: str) -> Any:
-    url = f"http://127.0.0.1:{ports.port(server)}{path}?{urllib.parse.urlencode(query)}"
-    with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310
-        return json.load(answer)
-
-
 def value(query: str) -> float | None:
     """What Prometheus says; None without a series."""
-    found = get("PROMETHEUS", "/api/v1/query", query=query)["data"]["result"]
+    found = ask("PROMETHEUS", "/api/v1/query", query=query)["data"]["result"]
     return float(found[0]["value"][1]) if found else None
 
 
 def about(table: str) -> dict[str, dict[str, Any]]:
     """The alerts about a table that Prometheus has delivered and not taken back, by name."""
-    found = get("ALERTMANAGER", "/api/v2/alerts", filter=f'table="{table}"')
+    found = ask("ALERTMANAGER", "/api/v2/alerts", filter=f'table="{table}"')
     return {one["labels"]["alertname"]: one for one in found}
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -38,6 +40,13 @@ class Monitoring:
         request = urllib.request.Request(f"{self.prometheus}/-/reload", method="POST")  # noqa: S310
         with urllib.request.urlopen(request, timeout=10):  # noqa: S310
             return
+
+
+def ask(server: str, path: str, **query: str) -> Any:
+    """What PROMETHEUS or ALERTMANAGER of the stack of this process's settings answers."""
+    url = f"http://{ports.HOST}:{ports.port(server)}{path}?{urllib.parse.urlencode(query)}"
+    with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310
+        return json.load(answer)
 
 
 def _base() -> int:

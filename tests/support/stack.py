@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from local.stack import Stack
 from tests.support.airflow_bag import ROOT
 from tests.support.airflow_driver import Driver
 
@@ -75,6 +76,30 @@ def stack(names: list[str]) -> Iterator[Servers]:
                 said = _local("stop").stderr
                 shutil.rmtree(home)
                 assert "left-over" not in said, said
+
+
+@contextmanager
+def own_stack(names: list[str], port_base: str, **environment: str) -> Iterator[Stack]:
+    """A throw-away stack beside the one that a session shares, in this process; it is stopped and removed at the end.
+
+    Its settings are this process's as long as it lives, so a fixture of it must not outlive its module: pytest takes a
+    package scope in a folder without __init__.py for the whole session.
+    """
+    home = Path(tempfile.mkdtemp(prefix="offload-own-"))
+    own = {"OFFLOAD_HOME": str(home), "OFFLOAD_PORT_BASE": port_base, "PYICEBERG_HOME": str(home / "secrets")}
+    with pytest.MonkeyPatch.context() as env:
+        for name in [n for n in os.environ if n.startswith(("OFFLOAD_", "PYICEBERG_"))]:
+            env.delenv(name)
+        for name, value in (own | environment).items():
+            env.setenv(name, value)
+        running = Stack(home)
+        try:
+            running.start(names)
+            yield running
+        finally:
+            left = running.stop()
+            shutil.rmtree(home)
+        assert not left, f"processes that had to be killed: {left}"
 
 
 def start(names: list[str]) -> None:

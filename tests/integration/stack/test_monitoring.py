@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import tempfile
 import time
-import urllib.parse
-import urllib.request
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 from statsd import StatsClient
@@ -21,47 +13,27 @@ from include.offload.settings import ROOT, Settings
 from include.offload.spec.load import load_specs
 from local import ports
 from local.stack import Stack
+from tests.support.prometheus import ask
+from tests.support.stack import own_stack
 
-PORT_BASE = "27800"
 LIMIT_S = 40
 TABLE = "k2.silver_trades"
 
 
 @pytest.fixture(scope="module")
 def monitored() -> Iterator[Stack]:
-    """The exporter, Prometheus and Alertmanager of a stack of their own, with the fast rules.
-
-    Its settings are this process's only as long as the module runs.
-    """
-    home = Path(tempfile.mkdtemp(prefix="offload-monitored-"))
-    with pytest.MonkeyPatch.context() as env:
-        for name in [n for n in os.environ if n.startswith(("OFFLOAD_", "PYICEBERG_"))]:
-            env.delenv(name)
-        env.setenv("OFFLOAD_HOME", str(home))
-        env.setenv("OFFLOAD_PORT_BASE", PORT_BASE)
-        env.setenv("OFFLOAD_ALERT_PROFILE", "fast")
-        stack = Stack(home)
-        try:
-            stack.start(["monitoring"])
-            yield stack
-        finally:
-            left = stack.stop()
-            shutil.rmtree(home)
-        assert not left, f"processes that had to be killed: {left}"
-
-
-def get(name: str, path: str) -> Any:
-    with urllib.request.urlopen(f"http://127.0.0.1:{ports.port(name)}{path}", timeout=5) as answer:  # noqa: S310
-        return json.load(answer)
+    """The exporter, Prometheus and Alertmanager of a stack of their own, with the fast rules."""
+    with own_stack(["monitoring"], "27800", OFFLOAD_ALERT_PROFILE="fast") as running:
+        yield running
 
 
 def firing() -> set[str]:
-    found = get("PROMETHEUS", "/api/v1/alerts")["data"]["alerts"]
+    found = ask("PROMETHEUS", "/api/v1/alerts")["data"]["alerts"]
     return {a["labels"]["alertname"] for a in found if a["state"] == "firing"}
 
 
 def delivered() -> set[str]:
-    return {a["labels"]["alertname"] for a in get("ALERTMANAGER", "/api/v2/alerts?active=true")}
+    return {a["labels"]["alertname"] for a in ask("ALERTMANAGER", "/api/v2/alerts", active="true")}
 
 
 class Airflow:
@@ -94,20 +66,19 @@ def test_a_fault_fires_is_delivered_and_clears(monitored: Stack) -> None:
             emitter.watermark(spec.identity, watermark_us=int((time.time() - 130) * 1e6), cycle_seconds=5.0)
 
         def lag() -> set[str]:
-            query = urllib.parse.urlencode({"query": "offload_lag_minutes < 5"})
-            found = get("PROMETHEUS", f"/api/v1/query?{query}")["data"]["result"]
+            found = ask("PROMETHEUS", "/api/v1/query", query="offload_lag_minutes < 5")["data"]["result"]
             return {one["metric"]["table"] for one in found}
 
         airflow.until(lambda: lag() == {s.identity for s in specs}, "every table has a lag")
         airflow.until(lambda: "Watchdog" in delivered(), "the watchdog is delivered")
-        targets = get("PROMETHEUS", "/api/v1/targets")["data"]["activeTargets"]
+        targets = ask("PROMETHEUS", "/api/v1/targets")["data"]["activeTargets"]
         assert {t["labels"]["job"] for t in targets} == {"statsd-exporter", "prometheus", "alertmanager"}
         airflow.until(
-            lambda: all(t["health"] == "up" for t in get("PROMETHEUS", "/api/v1/targets")["data"]["activeTargets"]),
+            lambda: all(t["health"] == "up" for t in ask("PROMETHEUS", "/api/v1/targets")["data"]["activeTargets"]),
             "all targets are up",
         )
         airflow.until(lambda: firing() == {"Watchdog"}, "nothing but the watchdog fires")
-        groups = get("PROMETHEUS", "/api/v1/rules")["data"]["groups"]
+        groups = ask("PROMETHEUS", "/api/v1/rules")["data"]["groups"]
         assert {rule["health"] for group in groups for rule in group["rules"]} <= {"ok", "unknown"}
 
         emitter.verified(TABLE, 3)
