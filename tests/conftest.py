@@ -2,12 +2,16 @@
 (`HYPOTHESIS_PROFILE=search` looks further)."""
 
 import os
+import signal
 
 from hypothesis import HealthCheck, settings
 
 from tests.support.fixtures import airflow, data_stack, full_stack, make_table
 
 __all__ = ["airflow", "data_stack", "full_stack", "make_table"]
+
+# a shell without job control starts what it puts into the background deaf to Ctrl-C, and so every process that we start
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # no deadline: the time of one example says nothing on a shared machine
 settings.register_profile(
