@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import median_low
 
 from pyiceberg.table import Table
 
@@ -25,8 +26,9 @@ from include.offload.lake.catalog import find_table, target_of
 from include.offload.lake.evolution import compare, evolution, in_lake_order, project_onto, refuse
 from include.offload.lake.marker import Marker
 from include.offload.ledger import looks
-from include.offload.ledger.looks import Look
+from include.offload.ledger.looks import Look, Remembered
 from include.offload.ledger.store import Head, Landed
+from include.offload.limits import expires_us
 from include.offload.lookback import LookBack, late_note, look_back
 from include.offload.model import Evolution, Extent, Plan, Projection, SourceTable, Target, earliest
 from include.offload.planning import Left, Rules, decide, describe_left
@@ -35,6 +37,7 @@ from include.offload.source.client import Client
 from include.offload.source.describe import describe
 from include.offload.source.expressions import confirm_expressions, expressions_of
 from include.offload.source.extent import ExtentQuery, cut_to_limit, first_expiry_us, min_cursor_us, read_extent
+from include.offload.source.parts import ttl_text
 from include.offload.source.projection import partition_columns, sort_sql
 from include.offload.source.ttl import Expiry, expiry_sql
 from include.offload.spec.model import TableSpec
@@ -93,8 +96,9 @@ def check_extent(ctx: Context, spec: TableSpec, request: RunRequest) -> CheckRes
     ctx.metrics.announce([spec])
     ttl_guard.check_ready(ctx, spec)
     ctx.ledger.check_schema()
-    _remind(ctx, spec)
-    result = _plan(ctx, spec, request, acting=True)
+    known = looks.remembered(ctx.ledger, spec.identity)
+    _remind(ctx, spec, known)
+    result = _plan(ctx, spec, request, acting=True, past=known.look if known else None)
     head = ctx.ledger.head(spec.identity)
     assert head is not None  # noqa: S101 - planning registered the table
     look = result.seen.look
@@ -107,7 +111,7 @@ def check_extent(ctx: Context, spec: TableSpec, request: RunRequest) -> CheckRes
         pending_windows=len(result.plan.windows),
         pending_rows=result.plan.rows,
         mismatched_windows=sum(x.differs for x in result.left),
-        first_expiry_us=look.first_expiry_us,
+        first_expiry_us=expires_us(look.first_expiry_us, head.watermark_us, look.ttl_us),
         now_us=look.seen_us,
         late_beyond_horizon=look.late_rows,
         rows_before_start=look.rows_before_start,
@@ -117,9 +121,8 @@ def check_extent(ctx: Context, spec: TableSpec, request: RunRequest) -> CheckRes
     return result if guard.note is None else replace(result, notes=(*result.notes, guard.note))
 
 
-def _remind(ctx: Context, spec: TableSpec) -> None:
+def _remind(ctx: Context, spec: TableSpec, known: Remembered | None) -> None:
     """Send again what is known: an exporter that was restarted forgot it, and while runs fail nobody else says it."""
-    known = looks.remembered(ctx.ledger, spec.identity)
     if known is not None:
         ctx.metrics.remembered(
             spec.identity,
@@ -138,7 +141,8 @@ def preview(ctx: Context, spec: TableSpec, request: RunRequest) -> CheckResult:
     return _plan(ctx, spec, request, acting=False)
 
 
-def _plan(ctx: Context, spec: TableSpec, request: RunRequest, *, acting: bool) -> CheckResult:
+def _plan(ctx: Context, spec: TableSpec, request: RunRequest, *, acting: bool, past: Look | None = None) -> CheckResult:
+    """past: the last look, for who is `acting`."""
     grid = Grid(spec.window_us)
     with ctx.connect(spec, comment=f"offload check {spec.identity} {request.run_id}") as client:
         glance = _glance(client, spec, grid)
@@ -146,8 +150,10 @@ def _plan(ctx: Context, spec: TableSpec, request: RunRequest, *, acting: bool) -
         unshipped = _unshipped_expiry(client, glance, known)
         if acting and known is not None and known.origin_us is not None:
             # before anything that may fail: the alert on it must not wait for the catalog
-            looks.save_expiry(ctx.ledger, known.table_id, unshipped)
-            ctx.metrics.expiry(spec.identity, unshipped, glance.now_us)
+            same_ttl = past is not None and past.ttl == ttl_text(glance.source, spec)
+            ttl_us = past.ttl_us if past is not None and same_ttl else None
+            looks.save_expiry(ctx.ledger, known.table_id, unshipped, ttl_us)
+            ctx.metrics.expiry(spec.identity, expires_us(unshipped, known.watermark_us, ttl_us), glance.now_us)
         if acting and known is not None and ttl_guard.must_hold(spec, unshipped, glance.now_us):
             # first of all: it must also work while the catalog or the store is away
             ttl_guard.watch(ctx, spec, known.table_id, unshipped, glance.now_us)
@@ -241,7 +247,15 @@ def _plan(ctx: Context, spec: TableSpec, request: RunRequest, *, acting: bool) -
         evolution=look.evolution if decision.windows else None,
         force=request.force,
     )
-    seen = replace(_remember(back.look, extent, plan, unshipped, request), settle_us=spec.settle_us, left=decision.left)
+    seen = replace(
+        _remember(back.look, extent, plan, unshipped, request),
+        expires=look.query.expiry is not None or not look.expiry_readable,
+        settle_us=spec.settle_us,
+        schedule=spec.schedule,
+        lag_limit_s=spec.alerts.lag_s,
+        headroom_limit_s=spec.alerts.ttl_headroom_s,
+        left=decision.left,
+    )
     notes = _notes(extent, decision.left, grid, plan, seen)
     if look.expiry_why:
         notes.append(f"{look.expiry_why}: no window is replaced, and when rows expire is not known for sure")
@@ -265,7 +279,17 @@ def _remember(look: Look, extent: Extent, plan: Plan, unshipped_us: int | None, 
         rows_in_future=extent.rows_in_future,
         first_expiry_us=earliest(unshipped_us, extent.tail_expiry_us, *(w.expiry_us for w in plan.windows)),
         next_expiry_us=extent.tail_expiry_us,
+        ttl_us=_usual_ttl(extent) or look.ttl_us,
     )
+
+
+def _usual_ttl(extent: Extent) -> int | None:
+    """How long the rows of most windows live, µs; None: no row here expires.
+
+    The median: one row that came with an old TTL column, or none, does not speak for those to come.
+    """
+    found = [c.ttl_us for c in extent.cells if c.ttl_us is not None and c.ttl_us > 0]
+    return median_low(found) if found else None
 
 
 def _glance(client: Client, spec: TableSpec, grid: Grid) -> _Glance:

@@ -103,7 +103,16 @@ def look_back(
         expiries = _protected(asked, known, table, other_ttl=other_ttl, expires=expires)
     if known is not None:
         applied = max(applied, known.materialized_us)
-    look = replace(known or Look(now_us, (), ""), seen_us=now_us, blocks=parts.blocks, ttl=ttl, materialized_us=applied)
+    # how long rows lived under another TTL says nothing of this one
+    ttl_us = known.ttl_us if known is not None and known.ttl == ttl else None
+    look = replace(
+        known or Look(now_us, (), ""),
+        seen_us=now_us,
+        blocks=parts.blocks,
+        ttl=ttl,
+        ttl_us=ttl_us,
+        materialized_us=applied,
+    )
     if now_us - look.surveyed_us >= ctx.settings.survey_every_s * 1_000_000:
         look = _survey(asked, look, horizon_lo, safe_until_us)
     return LookBack(look, parts, expiries)

@@ -195,7 +195,7 @@ REGISTRY: dict[str, Metric] = {
             "offload_expiry_timestamp_seconds",
             Kind.GAUGE,
             "seconds",
-            "When ClickHouse deletes the first row that is not in Iceberg yet, Unix time; 0 when none of them expires",
+            "When ClickHouse deletes the first row that may not be in Iceberg, Unix time; 0 when none of them expires",
             ("table",),
         ),
         Metric(
@@ -337,7 +337,7 @@ class Metrics:
         rows_before_start: int = 0,
         rows_in_future: int = 0,
     ) -> None:
-        """What `check_extent` found. `first_expiry_us`: when ClickHouse deletes the first unshipped row, None never."""
+        """What `check_extent` found. `first_expiry_us`: as `limits.expires_us` has it, None never."""
         self.gauge("offload_settle_seconds", settle_us / 1e6, table=table)
         self.gauge("offload_pending_windows", pending_windows, table=table)
         self.gauge("offload_pending_rows", pending_rows, table=table)
@@ -348,7 +348,10 @@ class Metrics:
         self.expiry(table, first_expiry_us, now_us)
 
     def expiry(self, table: str, first_expiry_us: int | None, now_us: int | None = None) -> None:
-        """When the first unshipped row expires, None never; now_us: by ClickHouse's clock, else this machine's."""
+        """When the first unshipped row expires, None never; now_us: by ClickHouse's clock, else this machine's.
+
+        As `limits.expires_us` has it: rows that came after the last look count too.
+        """
         now_s = time.time() if now_us is None else now_us / 1e6
         headroom = NO_EXPIRY_S if first_expiry_us is None else first_expiry_us / 1e6 - now_s
         self.gauge("offload_expiry_timestamp_seconds", (first_expiry_us or 0) / 1e6, table=table)

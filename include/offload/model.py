@@ -99,6 +99,8 @@ class Cell:
     hash: int
     expiry_us: int | None = None
     """When ClickHouse may delete the first of these rows or zero one of their columns; None: never."""
+    ttl_us: int | None = None
+    """The shortest time from a row's cursor to its expiry; None: they never expire."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from include.offload.lake import marker as markers
 from include.offload.lake.commit import load
 from include.offload.ledger import looks
 from include.offload.ledger.store import Landed, Promotion
+from include.offload.limits import expires_us
 from include.offload.model import Action, Outcome, Plan, PlannedWindow, earliest
 from include.offload.spec.model import TableSpec
 
@@ -63,9 +64,13 @@ def update_watermark(ctx: Context, spec: TableSpec, plan_id: uuid.UUID) -> Water
         promotion = ctx.ledger.promote(plan, outcome, landed)
     reached("ledger-written")
     left = [w for w in plan.windows if w.window in set(outcome.pending)]
-    first_expiry = _first_expiry(ctx, plan, left)
-    _report(ctx, plan, outcome, promotion, left, first_expiry)
-    _release(ctx, spec, left, first_expiry)
+    head = ctx.ledger.head(plan.table)
+    look = None if head is None else looks.load(ctx.ledger, head.table_id)
+    # when the first row that this run saw and left in ClickHouse alone expires; None: none does
+    seen_us = earliest(*(w.expiry_us for w in left), None if look is None else look.next_expiry_us)
+    first_us = expires_us(seen_us, promotion.watermark_us, None if look is None else look.ttl_us)
+    _report(ctx, plan, outcome, promotion, left, first_us)
+    _release(ctx, spec, left, seen_us)
     return WatermarkResult(
         plan_id=plan_id,
         watermark_us=promotion.watermark_us,
@@ -77,13 +82,6 @@ def update_watermark(ctx: Context, spec: TableSpec, plan_id: uuid.UUID) -> Water
         pending=len(outcome.pending),
         emitted=promotion.first,
     )
-
-
-def _first_expiry(ctx: Context, plan: Plan, left: Sequence[PlannedWindow]) -> int | None:
-    """When the first row that this run left in ClickHouse alone expires, µs UTC; None: none expires."""
-    head = ctx.ledger.head(plan.table)
-    look = None if head is None else looks.load(ctx.ledger, head.table_id)
-    return earliest(*(w.expiry_us for w in left), None if look is None else look.next_expiry_us)
 
 
 def _release(ctx: Context, spec: TableSpec, left: Sequence[PlannedWindow], first_expiry_us: int | None) -> None:

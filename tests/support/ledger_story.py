@@ -159,6 +159,7 @@ def tell(uri: str, story: Story) -> list[uuid.UUID]:
             "late_to_us": first if story.late_rows else None,
             "first_expiry_us": expiry,
             "next_expiry_us": expiry,
+            "expires": story.ttl_us is not None,
             "settle_us": story.settle_us,
             "left": [
                 {"window": watermark // w - 1 - n, "reason": "expiring", "rows": 12, "ledger_rows": 900}

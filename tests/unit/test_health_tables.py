@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 
 from include.offload.health.lines import State
 from include.offload.health.tables import cycles_line, errors, headroom_line, lag_line
-from include.offload.ledger.looks import Look
+from include.offload.ledger.looks import Look, Remembered
 from include.offload.settings import ROOT, load
 from include.offload.spec.load import load_specs
 from include.offload.windows import to_us
@@ -33,6 +34,14 @@ def row(table: str, minutes_ago: float = 5, status: str = "success", failures: i
 def look(minutes_ago: float = 5, expires_in_h: float | None = None) -> Look:
     expiry = None if expires_in_h is None else to_us(NOW + timedelta(hours=expires_in_h))
     return Look(to_us(NOW - timedelta(minutes=minutes_ago)), (), "", first_expiry_us=expiry)
+
+
+def past(expires_in_h: float | None = None, ttl_h: float | None = None, mark_h_ago: float = 1) -> Remembered:
+    """A table with a TTL, unless nothing says when something expires."""
+    ttl_us = None if ttl_h is None else round(ttl_h * 3_600_000_000)
+    expires = expires_in_h is not None or ttl_h is not None
+    known = replace(look(expires_in_h=expires_in_h), expires=expires, ttl_us=ttl_us)
+    return Remembered(to_us(NOW - timedelta(hours=mark_h_ago)), None, known, False)
 
 
 def rows(minutes_ago: float) -> dict[str, dict[str, Any]]:
@@ -91,11 +100,48 @@ def test_lag_names_tables_of_which_it_is_not_known() -> None:
 
 def test_headroom_names_tables_that_nobody_looked_at() -> None:
     for expires in (None, 48):
-        line = headroom_line({ONE.identity: look(expires_in_h=expires)}, SPECS, NOW)
+        line = headroom_line({ONE.identity: past(expires)}, SPECS, NOW)
         assert (line.state, f"not known: {OTHERS[0].identity}" in line.text) == (State.WARN, True), line
     assert headroom_line({}, SPECS, NOW).state is State.WARN
-    assert headroom_line({s.identity: look() for s in SPECS}, SPECS, NOW).state is State.OK
-    assert headroom_line({ONE.identity: look(expires_in_h=1)}, SPECS, NOW).state is State.FAIL
+    assert headroom_line({s.identity: past() for s in SPECS}, SPECS, NOW).state is State.OK
+    assert headroom_line({ONE.identity: past(1)}, SPECS, NOW).state is State.FAIL
+
+
+def test_headroom_goes_down_while_nobody_looks() -> None:
+    """The last look saw no unshipped row; those that came since live no longer than the others."""
+    others = {s.identity: past() for s in OTHERS}
+    for mark_h_ago, state in ((24, State.OK), (150, State.WARN), (165, State.FAIL), (170, State.FAIL)):
+        line = headroom_line(others | {ONE.identity: past(ttl_h=168, mark_h_ago=mark_h_ago)}, SPECS, NOW)
+        assert line.state is state, line
+        assert f"row of {ONE.identity} expires" in line.text
+    assert "2 h ago" in line.text
+
+
+def test_how_long_rows_live_is_not_known_by_older_looks() -> None:
+    known = {s.identity: past() for s in OTHERS} | {ONE.identity: Remembered(0, None, look(), True)}
+    line = headroom_line(known, SPECS, NOW)
+    assert (line.state, f"no look saw how long rows live, so not known: {ONE.identity}" in line.text) == (
+        State.WARN,
+        True,
+    ), line
+
+
+def test_each_table_has_its_own_limit_of_headroom() -> None:
+    """5 hours are enough for one whose limit is one hour, and too few for one whose limit is 30."""
+    own = [s.model_copy(update={"alerts": s.alerts.model_copy(update={"ttl_headroom_s": 3600})}) for s in SPECS]
+    known = {s.identity: past(5) for s in SPECS}
+    assert headroom_line(known, own, NOW).state is State.OK
+    strict = [s.model_copy(update={"alerts": s.alerts.model_copy(update={"ttl_headroom_s": 108_000})}) for s in OTHERS]
+    assert headroom_line(known | {s.identity: past(29) for s in OTHERS}, [*own[:1], *strict], NOW).state is State.FAIL
+
+
+def test_an_old_error_with_a_login_is_not_shown() -> None:
+    failed = row(ONE.identity, status="failed", failures=1) | {
+        "last_error": "OFL-501 postgresql://u:hunter2@h/x is away"
+    }
+    line = cycles_line(rows(5) | {ONE.identity: failed}, {}, SPECS, NOW)
+    assert "is away" in line.text
+    assert "hunter2" not in line.text
 
 
 @contextmanager

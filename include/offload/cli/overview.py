@@ -19,7 +19,7 @@ from include.offload.lake import marker as markers
 from include.offload.lake.catalog import find_table
 from include.offload.ledger import looks
 from include.offload.ledger.looks import Guarded, Look
-from include.offload.limits import lag_limit_s
+from include.offload.limits import expires_us, lag_limit_s
 from include.offload.lookback import late_note
 from include.offload.source.client import Client
 from include.offload.source.sql import instant_sql, quote
@@ -57,7 +57,7 @@ class TableStatus:
     rows_before_start: int = 0
     rows_in_future: int = 0
     first_expiry_us: int | None = None
-    """When the first row that is not in the lake expires, at the last look."""
+    """When the first row that may not be in the lake expires: one that the last look saw, or one that came since."""
     ttl_guard: str | None = None
     """Why the guard keeps the TTL merges of the source stopped."""
     notes: tuple[str, ...] = ()
@@ -165,7 +165,7 @@ def _remembered(known: TableStatus, look: Look | None, guard: Guarded | None) ->
             late_rows=look.late_rows,
             rows_before_start=look.rows_before_start,
             rows_in_future=look.rows_in_future,
-            first_expiry_us=look.first_expiry_us,
+            first_expiry_us=expires_us(look.first_expiry_us, known.watermark_us, look.ttl_us),
         )
     if guard is not None:
         how = (
@@ -195,7 +195,8 @@ def _from_source(client: Client, spec: TableSpec, known: TableStatus, now_us: in
     lag: float | None = None
     if reach_us is not None:
         lag = max(0, now_us - spec.settle_us - reach_us) / 1e6 if unshipped else 0.0
-    late = known.state == "ok" and lag is not None and lag > lag_limit_s(spec.window_us, own_s=spec.alerts.lag_s)
+    limit = lag_limit_s(spec.window_us, own_s=spec.alerts.lag_s, schedule=spec.schedule)
+    late = known.state == "ok" and lag is not None and lag > limit
     return replace(
         known,
         clickhouse_rows=int(rows),

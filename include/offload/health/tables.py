@@ -10,26 +10,18 @@ from typing import TYPE_CHECKING, Any
 from include.offload import monitor
 from include.offload.errors import OffloadError
 from include.offload.health.lines import Line, State, absent, good
-from include.offload.limits import LAG_FAILED_S, WARN_SHARE, lag_limit_s
+from include.offload.limits import FAILURES, headroom_limits_s, lag_limits_s, silent_before
+from include.offload.redact import without_logins
 from include.offload.settings import Settings
 from include.offload.spec.load import load_specs
 from include.offload.windows import Grid, from_us, to_us
 
 if TYPE_CHECKING:
-    from include.offload.ledger.looks import Look
+    from include.offload.ledger.looks import Look, Remembered
     from include.offload.ledger.store import Ledger
     from include.offload.source.client import Client
     from include.offload.spec.model import TableSpec
 
-FAILURES = 3
-"""Runs that failed in a row from which a table fails, as the alert on consecutive failures has it. Retries in a run
-do not count."""
-SILENT_S = 45 * 60
-"""No run of a table for so long, and for `INTERVALS` of its schedule."""
-INTERVALS = 3
-HEADROOM_S = 6 * 3600
-"""Headroom that is a failure; four times as much is a warning. `alerts.ttl_headroom` of the spec wins."""
-HEADROOM_WARN_TIMES = 4
 NAMES_SHOWN = 3
 STATUS = "bin/offload status"
 ERRORS_OF_THE_HOUR = 'sum by (table) (increase(offload_cycles_total{status="failure"}[1h]))'
@@ -65,7 +57,9 @@ def cycles_line(
         return Line(name, State.WARN, "no run has ended yet", STATUS)
     failing = [r for r in known.values() if r["status"] == "failed"]
     ages = {i: (now - _last(r, seen.get(i))).total_seconds() for i, r in known.items()}
-    silent = sorted((s.identity for s in wanted if _silent(s, ages, now)), key=lambda i: -ages[i])
+    ran = [s for s in wanted if s.identity in known]
+    late = [s.identity for s in ran if now - timedelta(seconds=ages[s.identity]) < silent_before(s.schedule, now)]
+    silent = sorted(late, key=lambda i: -ages[i])
     text = f"{len(known) - len(failing)} of {len(wanted)} tables well, the last run was {_span(min(ages.values()))} ago"
     if never:
         text += f"; never ran: {_some(never)}"
@@ -74,7 +68,7 @@ def cycles_line(
     if failing:
         worst = max(failing, key=lambda r: int(r["failure_count"]))
         text += f"; failed: {_some(str(r['table_name']) for r in failing)}"
-        text += f" ({_count(int(worst['failure_count']))}: {str(worst['last_error'])[:160]})"
+        text += f" ({_count(int(worst['failure_count']))}: {without_logins(str(worst['last_error']))[:160]})"
         state = State.FAIL if int(worst["failure_count"]) >= FAILURES else State.WARN
         return Line(name, state, text, f"{STATUS} {worst['table_name']}")
     if silent or never:
@@ -86,18 +80,6 @@ def _last(row: Mapping[str, Any], look: Look | None) -> datetime:
     """When a run of the table was last heard of: one that ships nothing leaves only its look."""
     ended: datetime = row["updated_at"]
     return ended if look is None else max(ended, from_us(look.seen_us))
-
-
-def _silent(spec: TableSpec, ages: Mapping[str, float], now: datetime) -> bool:
-    """Whether three intervals of its schedule, and no less than `SILENT_S`, passed without a run."""
-    from croniter import croniter  # type: ignore[import-untyped]
-
-    age = ages.get(spec.identity)
-    if age is None or age <= SILENT_S:
-        return False
-    fires = croniter(spec.schedule, now)
-    due: list[datetime] = [fires.get_prev(datetime) for _ in range(INTERVALS + 1)]
-    return now - timedelta(seconds=age) < due[-1]
 
 
 def _count(failures: int) -> str:
@@ -121,7 +103,7 @@ def lag(settings: Settings) -> list[Line]:
         for spec in chosen:
             mark = to_us(marks[spec.identity])
             behind = max(0, now - spec.settle_us - mark) / 1e6
-            warns, fails = lag_limits_s(spec)
+            warns, fails = lag_limits_s(spec.window_us, spec.alerts.lag_s, spec.schedule)
             if behind > warns and _unshipped(client, spec, mark, now):
                 late.append((behind / fails, behind, spec))
         never += [s.identity for s in bare if _unshipped(client, s, s.start_us, now)]
@@ -142,13 +124,6 @@ def lag_line(marked: int, wanted: int, never: Sequence[str], late: Sequence[tupl
     return Line(name, state, text + bare, f"{STATUS} {worst.identity}")
 
 
-def lag_limits_s(spec: TableSpec) -> tuple[float, float]:
-    """The lags that warn and that fail, in seconds."""
-    if own := spec.alerts.lag_s:
-        return own * WARN_SHARE, float(own)
-    return lag_limit_s(spec.window_us), lag_limit_s(spec.window_us, LAG_FAILED_S)
-
-
 def _unshipped(client: Client, spec: TableSpec, mark: int | None, now: int) -> bool:
     """Whether a settled row lies at or behind the watermark; whether there is one at all for None."""
     from include.offload.source.sql import instant_sql, quote
@@ -164,30 +139,38 @@ def _unshipped(client: Client, spec: TableSpec, mark: int | None, now: int) -> b
 
 
 def headroom(settings: Settings) -> list[Line]:
-    """When ClickHouse deletes the first row that is not in Iceberg, as the last look at each source saw it."""
+    """When ClickHouse deletes the first row that may not be in Iceberg, by the last look at each source."""
+    from include.offload.ledger import looks
+
     wanted = load_specs(settings.tables, settings.env).specs
-    return [headroom_line(_looks(settings), wanted, datetime.now(UTC))]
+    with _ledger(settings) as ledger:
+        known = looks.all_remembered(ledger)
+    return [headroom_line(known, wanted, datetime.now(UTC))]
 
 
-def headroom_line(seen: Mapping[str, Look], wanted: Sequence[TableSpec], now: datetime) -> Line:
-    """The same, of the looks by identity. A source that nobody looked at may lose rows unseen."""
+def headroom_line(known: Mapping[str, Remembered], wanted: Sequence[TableSpec], now: datetime) -> Line:
+    """The same, of what the ledger knows by identity. A source that nobody looked at may lose rows unseen."""
     name = "TTL headroom"
-    never = [s.identity for s in wanted if s.identity not in seen]
-    blind = f"; never looked at, so not known: {_some(never)}" if never else ""
-    ends = [
-        (expiry / 1e6 - now.timestamp(), float(s.alerts.ttl_headroom_s or HEADROOM_S), s.identity)
-        for s in wanted
-        if s.identity in seen and (expiry := seen[s.identity].first_expiry_us) is not None
-    ]
-    if not ends:
-        text = f"no row that is not in Iceberg expires in {len(wanted) - len(never)} of {len(wanted)} tables{blind}"
-        return Line(name, State.WARN, text, f"bin/offload run {never[0]}") if never else good(name, text)
-    left, limit, table = min(ends, key=lambda found: found[0] / found[1])
-    when = f"in {_span(left)}" if left > 0 else f"{_span(-left)} ago"
-    text = f"the first unshipped row of {table} expires {when}{blind}"
-    if left > limit * HEADROOM_WARN_TIMES:
-        return Line(name, State.WARN, text, f"bin/offload run {never[0]}") if never else good(name, text)
-    return Line(name, State.FAIL if left <= limit else State.WARN, text, f"bin/offload run {table}")
+    ends: list[tuple[int, float, float, str]] = []
+    blind: list[str] = []
+    for spec in wanted:
+        past = known.get(spec.identity)
+        if past is not None and past.look is not None and past.first_expiry_us is not None:
+            left = past.first_expiry_us / 1e6 - now.timestamp()
+            fails, warns = headroom_limits_s(spec.alerts.ttl_headroom_s, past.look.ttl_us)
+            ends.append(((left > fails) + (left > warns), left / fails, left, spec.identity))
+        elif past is None or past.look is None or past.look.expires is not False:
+            blind.append(spec.identity)
+    unknown = f"; no look saw how long rows live, so not known: {_some(blind)}" if blind else ""
+    if ends:
+        well, _, left, table = min(ends)
+        when = f"in {_span(left)}" if left > 0 else f"{_span(-left)} ago"
+        text = f"the first unshipped row of {table} expires {when}{unknown}"
+        if well < 2:
+            return Line(name, State.WARN if well else State.FAIL, text, f"bin/offload run {table}")
+    else:
+        text = f"no row that is not in Iceberg expires in {len(wanted) - len(blind)} of {len(wanted)} tables{unknown}"
+    return Line(name, State.WARN, text, f"bin/offload run {blind[0]}") if blind else good(name, text)
 
 
 def errors(settings: Settings) -> list[Line]:

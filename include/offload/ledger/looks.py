@@ -8,9 +8,10 @@ from datetime import datetime
 from typing import Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import text
+from sqlalchemy import RowMapping, text
 
 from include.offload.ledger.store import Head, Ledger
+from include.offload.limits import SCHEDULE, expires_us
 from include.offload.planning import Left
 from include.offload.source.parts import Block, lost
 from include.offload.windows import Grid, to_us
@@ -22,7 +23,8 @@ class Look:
 
     late_*: rows older than the horizon that are not in the lake, at `surveyed_us`; of those, `late_expiring` lie in
     windows that can't be replaced any more. next_expiry_us: of the rows that its plan leaves unshipped. left: windows
-    that differ and were not touched, out of what its plan looked at. settle_us: the spec's, which lag is counted from.
+    that differ and were not touched, out of what its plan looked at. expires: whether the source has a TTL, None: not
+    known; ttl_us: how long its rows live, as a rule. settle_us, schedule, lag_limit_s, headroom_limit_s: the spec's.
     """
 
     seen_us: int
@@ -39,7 +41,12 @@ class Look:
     rows_in_future: int = 0
     first_expiry_us: int | None = None
     next_expiry_us: int | None = None
+    expires: bool | None = None
+    ttl_us: int | None = None
     settle_us: int = 0
+    schedule: str = SCHEDULE
+    lag_limit_s: int | None = None
+    headroom_limit_s: int | None = None
     left: tuple[Left, ...] = ()
 
 
@@ -64,10 +71,11 @@ class Remembered:
 
     @property
     def first_expiry_us(self) -> int | None:
-        """When ClickHouse deletes the first row that was unshipped then (µs UTC); None: never, or not known."""
+        """When ClickHouse deletes the first row that may not be in the lake (µs UTC); None: never, or not known."""
         if self.look is None:
             return None
-        return self.look.next_expiry_us if self.landed else self.look.first_expiry_us
+        seen = self.look.next_expiry_us if self.landed else self.look.first_expiry_us
+        return expires_us(seen, self.watermark_us, self.look.ttl_us)
 
 
 _LOOK = TypeAdapter(Look)
@@ -77,9 +85,8 @@ _SAVE = text(
 )
 _LOAD = "SELECT document FROM offload.looks WHERE table_id = :id"
 _REMEMBERED = (
-    "SELECT w.watermark, w.last_successful_run, l.document, l.updated_at FROM offload.tables t"
+    "SELECT t.identity, w.watermark, w.last_successful_run, l.document, l.updated_at FROM offload.tables t"
     " JOIN offload.watermarks w USING (table_id) LEFT JOIN offload.looks l USING (table_id)"
-    " WHERE t.identity = :identity"
 )
 
 
@@ -93,9 +100,17 @@ def load(ledger: Ledger, table_id: int) -> Look | None:
 def remembered(ledger: Ledger, identity: str) -> Remembered | None:
     """What was known of a table before this run; None for one that the ledger has not met."""
     with ledger.begin(identity) as c:
-        row = c.execute(text(_REMEMBERED), {"identity": identity}).mappings().first()
-    if row is None:
-        return None
+        row = c.execute(text(_REMEMBERED + " WHERE t.identity = :identity"), {"identity": identity}).mappings().first()
+    return None if row is None else _remembered(row)
+
+
+def all_remembered(ledger: Ledger) -> dict[str, Remembered]:
+    """What is known of every table, by identity."""
+    with ledger.begin() as c:
+        return {str(r["identity"]): _remembered(r) for r in c.execute(text(_REMEMBERED)).mappings()}
+
+
+def _remembered(row: RowMapping) -> Remembered:
     success, looked = row["last_successful_run"], row["updated_at"]
     return Remembered(
         None if row["watermark"] is None else to_us(row["watermark"]),
@@ -122,13 +137,17 @@ def save(ledger: Ledger, head: Head, grid: Grid, look: Look, expiries: Mapping[i
         c.execute(_SAVE, {"id": head.table_id, "document": _LOOK.dump_json(look).decode()})
 
 
-def save_expiry(ledger: Ledger, table_id: int, expiry_us: int | None) -> None:
-    """Keep when the first unshipped row expires (µs UTC, None: never), for a run that fails before it has a look."""
+def save_expiry(ledger: Ledger, table_id: int, expiry_us: int | None, ttl_us: int | None) -> None:
+    """Keep when the first unshipped row expires (µs UTC, None: never), for a run that fails before it has a look.
+
+    ttl_us: how long rows live, None when that is not known any more.
+    """
     _change(
         ledger,
         "UPDATE offload.looks SET document = document || jsonb_build_object("
-        "'first_expiry_us', CAST(:expiry AS bigint), 'next_expiry_us', CAST(:expiry AS bigint)) WHERE table_id = :id",
-        {"id": table_id, "expiry": expiry_us},
+        "'first_expiry_us', CAST(:expiry AS bigint), 'next_expiry_us', CAST(:expiry AS bigint),"
+        " 'ttl_us', CAST(:ttl AS bigint)) WHERE table_id = :id",
+        {"id": table_id, "expiry": expiry_us, "ttl": ttl_us},
     )
 
 

@@ -38,6 +38,13 @@ class ExtentQuery:
         """The aggregate: when the first of the rows expires, µs UTC, NULL for never."""
         return f"toUnixTimestamp64Micro(min({self.expiry}))" if self.expiry else "NULL"
 
+    @property
+    def shortest_ttl(self) -> str:
+        """The aggregate: the shortest time from a row's cursor to its expiry, µs, NULL for never."""
+        if not self.expiry:
+            return "NULL"
+        return f"min(toUnixTimestamp64Micro({self.expiry}) - {cursor_us_sql(self.cursor)})"
+
     def survey_sql(self, spans: Sequence[Span], *, hashed: bool) -> str:
         """Rows, first expiry and (0 unless `hashed`) content hash per window: what a count costs, when not hashed."""
         content = f"sum({self.projection.hash_sql})" if hashed else "0"
@@ -53,7 +60,7 @@ class ExtentQuery:
         sequence = f"max({quote(self.sequence)})" if self.sequence else "NULL"
         return (
             f"SELECT {window_sql(self.cursor, self.grid.width_us)} AS {WINDOW}, count(){self._readable()},"
-            f" sum({self.projection.hash_sql}), {self.first_expiry}, {sequence}{keys}"
+            f" sum({self.projection.hash_sql}), {self.first_expiry}, {self.shortest_ttl}, {sequence}{keys}"
             f" FROM {self.source} WHERE {spans_sql(self.cursor, spans)}"
             f" GROUP BY {WINDOW}{group} ORDER BY {WINDOW}{group}"
         )
@@ -137,10 +144,9 @@ def read_extent(
     cells: list[Cell] = []
     max_sequence: int | None = None
     if spans:
-        for window, rows, hash_, expiry, sequence, *partition in client.query(query.cells_sql(spans)):
-            cells.append(
-                Cell(int(window), tuple(partition), int(rows), int(hash_), None if expiry is None else int(expiry))
-            )
+        for window, rows, hash_, expiry, ttl, sequence, *partition in client.query(query.cells_sql(spans)):
+            known = (None if us is None else int(us) for us in (expiry, ttl))
+            cells.append(Cell(int(window), tuple(partition), int(rows), int(hash_), *known))
             if sequence is not None:
                 max_sequence = max(int(sequence), max_sequence if max_sequence is not None else int(sequence))
     name = quote(query.cursor)
