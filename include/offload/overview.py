@@ -6,7 +6,7 @@ says of the source is as old as the last `check_extent`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import IntEnum
@@ -16,16 +16,21 @@ from sqlalchemy import text
 
 from include.offload.errors import REGISTRY
 from include.offload.ledger.store import Ledger
-from include.offload.limits import LAG_FAILED_S, lag_limit_s
+from include.offload.limits import (
+    FAILURES,
+    SCHEDULE,
+    expires_us,
+    headroom_limits_s,
+    lag_limits_s,
+    silent_before,
+)
+from include.offload.redact import without_logins
 from include.offload.sections import error_id
 from include.offload.windows import Grid, from_us, to_us
 
 MINUTE_US = 60_000_000
-DAY_US = 24 * 60 * MINUTE_US
-# the same limits as the alerts': TTLHeadroomWarning and -Critical, ConsecutiveFailures
-HEADROOM_LOW_US = 24 * 60 * MINUTE_US
-HEADROOM_CRITICAL_US = 6 * 60 * MINUTE_US
-MANY_FAILURES = 3
+HOUR_US = 60 * MINUTE_US
+DAY_US = 24 * HOUR_US
 
 
 class Danger(IntEnum):
@@ -52,9 +57,11 @@ class TableOverview:
     lag_us: int | None = None
     """now − settle − watermark; 0 while no window behind the watermark is settled."""
     headroom_us: int | None = None
-    """Until ClickHouse deletes the first row that is not in the lake; None: no such row expires."""
+    """Until ClickHouse deletes the first row that may not be in the lake; None: no such row is known to expire."""
     ttl_us: int | None = None
-    """How long the newest shipped window lives in ClickHouse; None: forever."""
+    """How long a row lives in ClickHouse, as a rule; None: forever, or not known."""
+    expires: bool | None = None
+    """Whether the source has a TTL; None: not known."""
     day_rows: int = 0
     """Rows that the plans of the last 24 hours shipped."""
     lake_rows: int = 0
@@ -65,6 +72,8 @@ class TableOverview:
     error_id: str | None = None
     last_success_us: int | None = None
     last_run_us: int | None = None
+    heard_us: int | None = None
+    """When a run was last heard of: one that ships nothing leaves only its look."""
     duration_s: float | None = None
     late_rows: int = 0
     late_from_us: int | None = None
@@ -76,12 +85,35 @@ class TableOverview:
     settle_us: int = 0
     origin_us: int | None = None
     target: str | None = None
+    schedule: str = SCHEDULE
+    lag_limit_s: float | None = None
+    """`alerts.lag` of its spec; None: the limit of all."""
+    headroom_limit_s: float | None = None
+    """`alerts.ttl_headroom` of its spec; None: the limit of all."""
     paused: bool = False
     """Its DAG is paused: what is behind does not catch up by itself."""
+    stopped: str | None = None
+    """Why no DAG runs it, half a sentence; None: one does."""
 
     @property
     def dag_id(self) -> str:
         return dag_id(self.table)
+
+
+@dataclass(frozen=True, slots=True)
+class Dag:
+    """What the scheduler knows of a table's DAG.
+
+    stopped: why it does not run it any more, half a sentence, None: it does; retired: and no mistake in its spec is
+    known, so that somebody may have taken it out on purpose. schedule: cron; since_us: when the scheduler first knew
+    the DAG, µs UTC; None: not known.
+    """
+
+    paused: bool = False
+    stopped: str | None = None
+    retired: bool = False
+    schedule: str | None = None
+    since_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,16 +193,19 @@ def _table(row: Mapping[Any, Any], now_us: int) -> TableOverview:
         table=str(row["identity"]),
         state={"initialized": "new", "success": "ok"}.get(str(row["status"]), str(row["status"])),
         watermark_us=_us(row["watermark"]),
-        ttl_us=row["ttl_us"] if row["ttl_us"] is not None and row["ttl_us"] > 0 else None,
+        ttl_us=_positive(look["ttl_us"] if "ttl_us" in look else row["ttl_us"]),
+        expires=look.get("expires"),
         day_rows=int(row["day_rows"] or 0),
         lake_rows=int(row["row_count"]),
         generation=int(row["generation"]),
         snapshot_id=row["snapshot_id"],
         failures=int(row["failure_count"]),
-        last_error=row["last_error"],
+        # again: what older code wrote was not searched for secrets
+        last_error=None if row["last_error"] is None else without_logins(row["last_error"]),
         error_id=error_id(row["last_error"]),
         last_success_us=_us(row["last_successful_run"]),
         last_run_us=_us(row["updated_at"]),
+        heard_us=max(to_us(row["updated_at"]), int(look.get("seen_us") or 0)),
         duration_s=row["duration_seconds"],
         late_rows=int(look.get("late_rows") or 0),
         late_from_us=look.get("late_from_us"),
@@ -181,21 +216,22 @@ def _table(row: Mapping[Any, Any], now_us: int) -> TableOverview:
         settle_us=int(look.get("settle_us") or 0),
         origin_us=row["origin_us"],
         target=row["target"],
+        schedule=str(look.get("schedule") or SCHEDULE),
+        lag_limit_s=look.get("lag_limit_s"),
+        headroom_limit_s=look.get("headroom_limit_s"),
     )
     # what the last plan shipped no longer expires unshipped
     landed = row["looked_at"] and row["last_successful_run"] and row["last_successful_run"] >= row["looked_at"]
-    expiry = look.get("next_expiry_us" if landed else "first_expiry_us")
+    known = look.get("next_expiry_us" if landed else "first_expiry_us")
+    expiry = expires_us(known, seen.watermark_us, seen.ttl_us)
     return _judged(replace(seen, headroom_us=None if expiry is None else expiry - now_us), now_us)
 
 
-def behind_us(width_us: int) -> int:
-    """The lag above which a table is behind, µs."""
-    return int(lag_limit_s(width_us) * 1e6)
-
-
-def far_behind_us(width_us: int) -> int:
-    """The lag above which two runs or more did not land, µs."""
-    return int(lag_limit_s(width_us, LAG_FAILED_S) * 1e6)
+def lag_limits_us(seen: TableOverview) -> tuple[int, int]:
+    """The lags that warn and that are critical, µs: its own, else by the width of its windows and its schedule."""
+    assert seen.width_us is not None  # noqa: S101 - a table that the ledger knows has a width
+    warns, fails = lag_limits_s(seen.width_us, seen.lag_limit_s, seen.schedule)
+    return int(warns * 1e6), int(fails * 1e6)
 
 
 def _judged(seen: TableOverview, now_us: int) -> TableOverview:
@@ -206,18 +242,19 @@ def _judged(seen: TableOverview, now_us: int) -> TableOverview:
         settled = Grid(seen.width_us).settled_until(now_us, seen.settle_us)
         lag = now_us - seen.settle_us - seen.watermark_us if settled > seen.watermark_us else 0
         overdue = max(0, lag - seen.width_us)
-        behind, far = lag > behind_us(seen.width_us), lag > far_behind_us(seen.width_us)
+        warns_us, fails_us = lag_limits_us(seen)
+        behind, far = lag > warns_us, lag > fails_us
     found: list[tuple[Danger, str]] = []
     if seen.headroom_us is not None:
-        ttl = seen.ttl_us or 2 * HEADROOM_LOW_US
+        fails_s, warns_s = headroom_limits_s(seen.headroom_limit_s, seen.ttl_us)
         if seen.headroom_us <= 0:
             found.append((Danger.CRITICAL, "unshipped rows have begun to expire"))
-        elif seen.headroom_us < min(HEADROOM_CRITICAL_US, ttl // 4):
+        elif seen.headroom_us < fails_s * 1e6:
             found.append((Danger.CRITICAL, "unshipped rows expire soon"))
-        elif seen.headroom_us < min(HEADROOM_LOW_US, ttl // 2):
-            found.append((Danger.WARNING, "unshipped rows expire within a day"))
+        elif seen.headroom_us < warns_s * 1e6:
+            found.append((Danger.WARNING, f"unshipped rows expire within {_span(seen.headroom_us)}"))
     if seen.failures:
-        worst = Danger.CRITICAL if seen.failures >= MANY_FAILURES else Danger.WARNING
+        worst = Danger.CRITICAL if seen.failures >= FAILURES else Danger.WARNING
         found.append((worst, "the last run failed" if seen.failures == 1 else f"{seen.failures} failures in a row"))
     elif seen.state == "failed":
         # tries before a run's last one do not count
@@ -225,6 +262,8 @@ def _judged(seen: TableOverview, now_us: int) -> TableOverview:
     if behind:
         worst = Danger.CRITICAL if far else Danger.WARNING
         found.append((worst, f"a window is {overdue // MINUTE_US} min overdue"))
+    if seen.state != "new" and seen.heard_us is not None and _silent(seen.schedule, seen.heard_us, now_us):
+        found.append((Danger.WARNING, f"no run for {_span(now_us - seen.heard_us)}: paused, or nothing schedules it"))
     if seen.differing:
         found.append((Danger.WARNING, f"{seen.differing} windows differ from ClickHouse"))
     if seen.late_rows:
@@ -245,9 +284,43 @@ def _judged(seen: TableOverview, now_us: int) -> TableOverview:
     )
 
 
+def in_scheduler(seen: TableOverview, dag: Dag, now_us: int) -> TableOverview:
+    """The table with what is wrong with its DAG: what nothing runs is not safe, however well its last run was."""
+    seen = replace(seen, paused=dag.paused, stopped=dag.stopped)
+    if dag.stopped is not None:
+        return _warned(seen, f"nothing runs it: {dag.stopped}")
+    heard = dag.since_us if seen.heard_us is None else seen.heard_us
+    if seen.state == "new" and not dag.paused and heard is not None:
+        schedule = dag.schedule if seen.heard_us is None and dag.schedule else seen.schedule
+        if _silent(schedule, heard, now_us):
+            return _warned(seen, f"no run has come this far in {_span(now_us - heard)}")
+    return seen
+
+
+def _warned(seen: TableOverview, reason: str) -> TableOverview:
+    """The table with one more warning, before the others but behind what is critical."""
+    reasons = (*seen.reasons, reason) if seen.danger is Danger.CRITICAL else (reason, *seen.reasons)
+    state = "warning" if seen.state in {"ok", "new"} else seen.state
+    return replace(seen, reasons=reasons, danger=min(seen.danger, Danger.WARNING), state=state)
+
+
+def _silent(schedule: str, heard_us: int, now_us: int) -> bool:
+    return from_us(heard_us) < silent_before(schedule, from_us(now_us))
+
+
+def _span(us: int) -> str:
+    """`50 min`, `7 h`, `3 days`."""
+    if us < 2 * HOUR_US:
+        return f"{us // MINUTE_US} min"
+    return f"{us // HOUR_US} h" if us < 2 * DAY_US else f"{us // DAY_US} days"
+
+
 def next_commands(table: TableOverview) -> tuple[Command, ...]:
     """What to type next, the most urgent first; the last two always help."""
     name, out = table.table, list[Command]()
+    if table.stopped is not None:
+        why = "names what is wrong in each spec; retired on purpose? Delete its DAG in Airflow, and it leaves this page"
+        out.append(Command("bin/offload spec check", why))
     kind = REGISTRY.get(table.error_id or "")
     if kind is not None:
         out.append(Command(kind.next_step.replace("{table}", name), f"{kind.id}: {kind.title}"))
@@ -265,19 +338,23 @@ def next_commands(table: TableOverview) -> tuple[Command, ...]:
     return tuple(out)
 
 
-def restrict(seen: Board, dags: Iterable[str], sleeping: Iterable[str] = ()) -> Board:
-    """Only the tables of these DAGs, those that never ran too. sleeping: the DAGs that are paused."""
-    allowed, asleep = set(dags), set(sleeping)
+def restrict(seen: Board, dags: Mapping[str, Dag]) -> Board:
+    """Only the tables of these DAGs, by id; those that never ran too, but for what was retired before it did."""
     known = {t.dag_id: t for t in seen.tables}
-    listed = [known.get(d) or unknown(d) for d in allowed]
-    return Board(
-        seen.now_us,
-        tuple(sorted((replace(t, paused=True) if t.dag_id in asleep else t for t in listed), key=by_danger)),
+    listed = (
+        in_scheduler(known.get(id) or unknown(id), dag, seen.now_us)
+        for id, dag in dags.items()
+        if id in known or not dag.retired
     )
+    return Board(seen.now_us, tuple(sorted(listed, key=by_danger)))
 
 
 def _iso(us: int) -> str:
     return f"{from_us(us):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _positive(us: int | None) -> int | None:
+    return us if us is not None and us > 0 else None
 
 
 def _us(moment: datetime | None) -> int | None:

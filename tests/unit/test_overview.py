@@ -10,17 +10,23 @@ from include.offload import sections
 from include.offload.errors import REGISTRY
 from include.offload.overview import (
     DAY_US,
+    HOUR_US,
     MINUTE_US,
+    Board,
+    Dag,
     Danger,
     TableOverview,
     _judged,
+    _table,
     by_danger,
     dag_id,
+    in_scheduler,
     next_commands,
+    restrict,
     unknown,
 )
 from include.offload.timeline import MAX_CELLS, Cell, Fate, PlanLine
-from include.offload.windows import Grid, Span
+from include.offload.windows import Grid, Span, from_us
 from include.orchestration.ui import drawing, words
 
 NOW = 1_790_000_000_000_000
@@ -81,6 +87,112 @@ def test_a_day_wide_window_is_not_behind_before_its_day_is_over() -> None:
 )
 def test_headroom(headroom: int | None, ttl: int | None, danger: Danger) -> None:
     assert seen(headroom_us=headroom, ttl_us=ttl).danger == danger
+
+
+def row(look: dict[str, object], **known: object) -> TableOverview:
+    """A row of the ledger as a run that ended well five minutes ago left it, but for what is given."""
+    ended = from_us(NOW - 5 * MINUTE_US)
+    facts = {
+        "identity": "k2.t", "width_us": WIDTH, "origin_us": 0, "target": "k2.t", "generation": 7, "status": "success",
+        "watermark": from_us(Grid(WIDTH).settled_until(NOW - 5 * MINUTE_US, 2 * MINUTE_US)), "failure_count": 0,
+        "last_error": None, "last_successful_run": ended, "updated_at": ended, "row_count": 1, "snapshot_id": 1,
+        "duration_seconds": 1.0, "guard": None, "looked_at": ended, "differing": 0, "day_rows": 1, "ttl_us": None,
+    }  # fmt: skip
+    return _table(facts | known | {"look": {"settle_us": 2 * MINUTE_US} | look}, NOW)
+
+
+def hours_ago(hours: float) -> object:
+    return from_us(round(NOW - hours * HOUR_US))
+
+
+def test_headroom_goes_down_while_nothing_runs() -> None:
+    """The last look saw no row that would expire unshipped; those that came since do."""
+    week = {"ttl_us": 7 * DAY_US, "expires": True, "next_expiry_us": None, "seen_us": NOW}
+    fresh = row(week)
+    assert (fresh.danger, fresh.state) == (Danger.OK, "ok")
+    assert fresh.headroom_us == pytest.approx(7 * DAY_US, rel=0.01)
+    still = row(week, watermark=hours_ago(7 * 24 - 5))
+    assert "unshipped rows expire soon" in still.reasons
+    assert "unshipped rows have begun to expire" in row(week, watermark=hours_ago(7 * 24)).reasons
+    # what the look saw expires before that
+    assert row(week | {"next_expiry_us": NOW + HOUR_US}).headroom_us == HOUR_US
+    # by older code, without a TTL in the look: as long as the last shipped window lives
+    assert row({"seen_us": NOW}, ttl_us=DAY_US, watermark=hours_ago(20)).headroom_us == 4 * HOUR_US
+    never = row({"seen_us": NOW, "ttl_us": None, "expires": False})
+    assert (never.headroom_us, never.expires) == (None, False)
+    assert row({"seen_us": NOW}).expires is None
+
+
+def test_a_silent_table_is_no_healthy_one() -> None:
+    """With the rule of `bin/offload health`, whatever else is well."""
+    long_ago = hours_ago(2)
+    heard = {"schedule": "*/15 * * * *"}
+    silent = row(heard, updated_at=long_ago)
+    assert (silent.danger, silent.state) == (Danger.WARNING, "warning")
+    assert silent.reasons == ("no run for 2 h: paused, or nothing schedules it",)
+    # a run that ships nothing leaves only its look
+    assert row(heard | {"seen_us": NOW - MINUTE_US}, updated_at=long_ago).danger is Danger.OK
+    # it need not have run since
+    assert row({"schedule": "0 */6 * * *"}, updated_at=long_ago).danger is Danger.OK
+    assert row({}, updated_at=long_ago).danger is Danger.WARNING
+
+
+def test_the_limits_of_its_own_spec_count() -> None:
+    behind = {"watermark": from_us(NOW - 2 * MINUTE_US - 100 * MINUTE_US), "updated_at": hours_ago(0)}
+    assert row({}, **behind).danger is Danger.CRITICAL
+    assert row({"lag_limit_s": 3 * 3600}, **behind).danger is Danger.OK
+    assert row({"lag_limit_s": 2 * 3600}, **behind).state == "behind"
+    assert row({"lag_limit_s": 3600}, **behind).danger is Danger.CRITICAL
+    # one run of a schedule like this may fail
+    assert row({"schedule": "0 * * * *"}, **behind).danger is Danger.OK
+    expires = {"next_expiry_us": NOW + 5 * HOUR_US, "expires": True, "ttl_us": 7 * DAY_US}
+    assert row(expires).danger is Danger.CRITICAL
+    assert row(expires | {"headroom_limit_s": 4 * 3600}).danger is Danger.WARNING
+    assert row(expires | {"headroom_limit_s": 3600}).danger is Danger.OK
+
+
+def test_a_login_in_an_old_error_is_taken_out() -> None:
+    said = row({}, last_error="OFL-501 [k2.t] postgresql://u:hunter2@h/x is away", failure_count=1).last_error
+    assert said is not None
+    assert "hunter2" not in said
+    assert "is away" in said
+
+
+def test_a_table_that_nothing_runs_any_more_is_no_healthy_one() -> None:
+    gone = in_scheduler(seen(), Dag(stopped="its spec is broken, line 3: window: soon"), NOW)
+    assert (gone.danger, gone.state) == (Danger.WARNING, "warning")
+    assert gone.reasons == ("nothing runs it: its spec is broken, line 3: window: soon",)
+    assert next_commands(gone)[0].line == "bin/offload spec check"
+    worse = in_scheduler(seen(failures=3), Dag(stopped="x"), NOW)
+    assert (worse.danger, worse.reasons) == (Danger.CRITICAL, ("3 failures in a row", "nothing runs it: x"))
+    assert in_scheduler(seen(), Dag(), NOW) == seen()
+
+
+def test_a_new_table_that_should_have_run_is_not_idle() -> None:
+    new = unknown("offload__k2__t")
+    since = {"schedule": "*/15 * * * *", "since_us": NOW - 3 * HOUR_US}
+    late = in_scheduler(new, Dag(**since), NOW)  # type: ignore[arg-type]
+    assert (late.danger, late.state, late.reasons[0]) == (Danger.WARNING, "warning", "no run has come this far in 3 h")
+    for dag in (
+        Dag(paused=True, **since),  # type: ignore[arg-type]
+        Dag(schedule="0 0 * * 0", since_us=NOW - 3 * HOUR_US),
+        Dag(schedule="*/15 * * * *", since_us=NOW - 20 * MINUTE_US),
+        Dag(),
+    ):
+        assert in_scheduler(new, dag, NOW).danger is Danger.IDLE, dag
+    # the ledger has met it, and no run ended
+    met = row({}, status="initialized", updated_at=hours_ago(3), watermark=None, looked_at=None)
+    assert (met.state, met.danger, in_scheduler(met, Dag(), NOW).danger) == ("new", Danger.IDLE, Danger.WARNING)
+    assert in_scheduler(met, Dag(paused=True), NOW).danger is Danger.IDLE
+
+
+def test_only_what_the_user_may_read_and_no_table_that_was_taken_out_before_it_ran() -> None:
+    board = Board(NOW, (seen(), replace(seen(), table="k2.secret")))
+    gone = Dag(stopped="its spec is broken, or was taken away", retired=True)
+    found = restrict(board, {"offload__k2__t": gone, "offload__k2__never": gone, "offload__k2__new": Dag()})
+    assert [t.table for t in found.tables] == ["k2.t", "k2.new"]
+    broken = restrict(board, {"offload__k2__never": Dag(stopped="its spec is broken, line 1: x")})
+    assert [(t.table, t.danger) for t in broken.tables] == [("k2.never", Danger.WARNING)]
 
 
 def test_a_try_that_a_retry_follows_warns() -> None:

@@ -1,18 +1,30 @@
-"""Who may see which table, and where the ledger is: both asked of Airflow, inside its API server."""
+"""Who may see which table, what Airflow knows of its DAG, and where the ledger is: asked inside the API server."""
 
 from __future__ import annotations
 
+import re
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from threading import Lock
+from typing import Any
 
 from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
+from airflow.api_fastapi.auth.managers.models.batch_apis import IsAuthorizedDagRequest
+from airflow.api_fastapi.auth.managers.models.resource_details import AccessView, DagAccessEntity, DagDetails
 from airflow.models.dag import DagModel
+from airflow.models.dag_version import DagVersion
+from airflow.models.errors import ParseImportError
 from airflow.utils.session import create_session
-from sqlalchemy import select
+from croniter import croniter  # type: ignore[import-untyped]
+from sqlalchemy import ColumnElement, Row, func, select
+from sqlalchemy.orm import Session
 
 from include.offload.ledger.store import Ledger
+from include.offload.overview import Dag, dag_id
+from include.offload.redact import without_logins
+from include.offload.windows import to_us
 from include.orchestration.context import connection, ledger_uri
 
 CONNECTION = "offload_ledger"
@@ -20,23 +32,105 @@ CONNECTION_KEPT_S = 60.0
 """How long a changed connection may go unnoticed."""
 
 
-def readable_dags(user: BaseUser) -> dict[str, bool]:
-    """The offload DAGs that this user may read, and whether each is paused."""
+MISTAKE_SHOWN = 200
+"""Characters of the mistake in a spec that the page shows."""
+_FILE = re.compile(r"^(?:.*/)?(?P<database>[^/\s]+)/(?P<table>[^/.\s]+)(?:\.[^/.\s]+)?\.yaml$")
+
+
+def readable_dags(user: BaseUser) -> dict[str, Dag]:
+    """The offload DAGs whose runs this user may read, with those that nothing runs any more: nobody else says so."""
     with create_session() as session:
-        found = session.execute(
-            select(DagModel.dag_id, DagModel.is_paused).where(
-                DagModel.dag_id.startswith("offload__", autoescape=True), DagModel.is_stale.is_(False)
-            )
+        found = _dags(session, user, DagModel.dag_id.startswith("offload__", autoescape=True))
+        readable = get_auth_manager().get_authorized_dag_ids(user=user, method="GET", session=session)
+        allowed = _runs_readable(session, user, found.keys() & readable)
+    return {dag: known for dag, known in found.items() if dag in allowed}
+
+
+def one_dag(user: BaseUser, dag: str) -> Dag | None:
+    """What Airflow knows of one DAG, None when it knows none of this name. Whether the user may is checked before."""
+    with create_session() as session:
+        return _dags(session, user, DagModel.dag_id == dag).get(dag)
+
+
+def _runs_readable(session: Session, user: BaseUser, dags: Iterable[str]) -> set[str]:
+    """Those of the DAGs whose runs the user may read: what the page shows is what runs did."""
+    teams = DagModel.get_dag_id_to_team_name_mapping(list(dags), session=session)
+    asked: dict[str, IsAuthorizedDagRequest] = {
+        dag: {
+            "method": "GET",
+            "access_entity": DagAccessEntity.RUN,
+            "details": DagDetails(id=dag, team_name=teams.get(dag)),
+        }
+        for dag in dags
+    }
+    manager = get_auth_manager()
+    # one question where the auth manager knows how; mostly the answer is yes
+    if manager.batch_is_authorized_dag(list(asked.values()), user=user):
+        return set(asked)
+    return {dag for dag, request in asked.items() if manager.batch_is_authorized_dag([request], user=user)}
+
+
+def _dags(session: Session, user: BaseUser, which: ColumnElement[bool]) -> dict[str, Dag]:
+    since = (
+        select(DagVersion.dag_id, func.min(DagVersion.created_at).label("since"))
+        .where(DagVersion.dag_id.startswith("offload__", autoescape=True))
+        .group_by(DagVersion.dag_id)
+        .subquery()
+    )
+    rows = session.execute(
+        select(
+            DagModel.dag_id,
+            DagModel.is_paused,
+            DagModel.is_stale,
+            DagModel.has_import_errors,
+            DagModel.timetable_summary,
+            since.c.since,
         )
-        all_of_them = {str(r.dag_id): bool(r.is_paused) for r in found}
-        allowed = get_auth_manager().get_authorized_dag_ids(user=user, method="GET", session=session)
-    return {dag: asleep for dag, asleep in all_of_them.items() if dag in allowed}
+        .outerjoin(since, since.c.dag_id == DagModel.dag_id)
+        .where(which)
+    ).all()
+    mistakes = _mistakes(session, user) if any(r.is_stale for r in rows) else {}
+    return {str(r.dag_id): _dag(r, mistakes.get(str(r.dag_id))) for r in rows}
 
 
-def is_paused(dag_id: str) -> bool | None:
-    """Whether a DAG is paused, None when Airflow does not know it."""
-    with create_session() as session:
-        return session.scalar(select(DagModel.is_paused).where(DagModel.dag_id == dag_id))
+def _dag(row: Row[Any], mistake: str | None) -> Dag:
+    stopped: str | None = None
+    if row.has_import_errors:
+        stopped = "the file of its DAG can't be imported"
+    elif row.is_stale:
+        stopped = mistake or "its spec is broken, or was taken away"
+    return Dag(
+        paused=bool(row.is_paused),
+        stopped=stopped,
+        retired=bool(row.is_stale) and not row.has_import_errors and mistake is None,
+        schedule=row.timetable_summary if croniter.is_valid(row.timetable_summary or "") else None,
+        since_us=None if row.since is None else to_us(row.since),
+    )
+
+
+def _mistakes(session: Session, user: BaseUser) -> dict[str, str]:
+    """What is wrong with the specs of tables, by DAG; without the text for who may not read import errors."""
+    errors = session.scalars(select(ParseImportError.stacktrace).where(ParseImportError.stacktrace.contains("OFL-101")))
+    shown = get_auth_manager().is_authorized_view(access_view=AccessView.IMPORT_ERRORS, user=user)
+    found: dict[str, str] = {}
+    for text in errors:
+        found |= spec_mistakes(text or "")
+    return found if shown else dict.fromkeys(found, "its spec is broken")
+
+
+def spec_mistakes(text: str) -> dict[str, str]:
+    """The first mistake of each spec file, by DAG, out of the import error of `dags/spec_errors.py`."""
+    found: dict[str, str] = {}
+    of: str | None = None
+    for line in text.splitlines():
+        file = _FILE.match(line)
+        if file:
+            of = dag_id(f"{file['database']}.{file['table']}")
+        elif of is not None and line.startswith("  line "):
+            found.setdefault(of, f"its spec is broken, {without_logins(line.strip())[:MISTAKE_SHOWN]}")
+        elif not line.strip():
+            of = None
+    return found
 
 
 @dataclass

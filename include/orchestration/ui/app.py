@@ -6,10 +6,10 @@ import re
 import time
 import uuid
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_dag
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import HTMLResponse
@@ -22,10 +22,10 @@ from starlette.responses import Response
 
 from include.offload import overview, sections
 from include.offload.errors import REGISTRY, OffloadError
-from include.offload.overview import Danger, far_behind_us
+from include.offload.overview import Danger, lag_limits_us
 from include.offload.timeline import plan_line, timeline
 from include.orchestration.ui import drawing, words
-from include.orchestration.ui.access import is_paused, ledger_at_hand, readable_dags
+from include.orchestration.ui.access import ledger_at_hand, one_dag, readable_dags
 
 HERE = Path(__file__).parent
 PREFIX = "/offload"
@@ -41,6 +41,8 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 SHOWN_PLANS = 12
+RUNS = Depends(requires_access_dag("GET", DagAccessEntity.RUN))
+"""The page shows what runs did, and errors that they met: who may read the DAG but not its runs gets 403."""
 
 
 def _templates() -> Environment:
@@ -102,24 +104,23 @@ def _page(request: Request, template: str, status: int = 200, **values: Any) -> 
     return HTMLResponse(html, status)
 
 
-@app.get("/", dependencies=[Depends(requires_access_dag("GET"))])
+@app.get("/", dependencies=[RUNS])
 def all_tables(request: Request, user: GetUserDep) -> HTMLResponse:
-    """Every table whose DAG the user may read, the most endangered first."""
-    dags = readable_dags(user)
-    seen = overview.restrict(overview.board(ledger_at_hand.get()), dags, [d for d, asleep in dags.items() if asleep])
+    """Every table of which the user may read the runs, the most endangered first."""
+    seen = overview.restrict(overview.board(ledger_at_hand.get()), readable_dags(user))
     tally = Counter(t.danger for t in seen.tables)
     return _page(request, "tables.html", seen=seen, tally=tally, part=_part(request))
 
 
-@app.get("/dags/{dag_id}", dependencies=[Depends(requires_access_dag("GET"))])
-def one_table(request: Request, dag_id: str) -> HTMLResponse:
+@app.get("/dags/{dag_id}", dependencies=[RUNS])
+def one_table(request: Request, dag_id: str, user: GetUserDep) -> HTMLResponse:
     """One table: its windows, how far behind it was, its plans, what to type next."""
-    asleep = is_paused(dag_id)
-    if asleep is None or not dag_id.startswith("offload__"):
+    dag = one_dag(user, dag_id)
+    if dag is None or not dag_id.startswith("offload__"):
         return _page(request, "elsewhere.html", 404, dag_id=dag_id)
     ledger = ledger_at_hand.get()
     now_us, seen = overview.one(ledger, dag_id)
-    seen = replace(seen or overview.unknown(dag_id), paused=asleep)
+    seen = overview.in_scheduler(seen or overview.unknown(dag_id), dag, now_us)
     shown: dict[str, Any] = {"heat": None, "lag": None, "rows": None, "line": None}
     if seen.width_us is not None:
         form = drawing.shape(seen.width_us)
@@ -132,7 +133,7 @@ def one_table(request: Request, dag_id: str) -> HTMLResponse:
             "counts": drawing.counts(line.cells),
             "shades": [drawing.shade(c, limits) for c in line.cells],
             "facts": _facts(line),
-            "lag": drawing.lag_chart(line.plans, seen.settle_us, now_us, seen.lag_us, far_behind_us(seen.width_us)),
+            "lag": drawing.lag_chart(line.plans, seen.settle_us, now_us, seen.lag_us, lag_limits_us(seen)[1]),
             "rows": drawing.rows_chart(line.plans, now_us),
             "plans": line.plans[:SHOWN_PLANS],
         }
@@ -165,7 +166,7 @@ def _facts(line: Any) -> dict[str, Any]:
     return {"start": line.span.lo // 1000, "width": line.width_us / 1000, "cells": cells, "plans": shown}
 
 
-@app.get("/dags/{dag_id}/plans/{plan_id}", dependencies=[Depends(requires_access_dag("GET"))])
+@app.get("/dags/{dag_id}/plans/{plan_id}", dependencies=[RUNS])
 def one_plan(request: Request, dag_id: str, plan_id: uuid.UUID) -> HTMLResponse:
     """One plan, and how to read the snapshot that it made."""
     ledger = ledger_at_hand.get()
