@@ -19,8 +19,12 @@ from tests.support.stack import Servers
 STARTS_IN_S = 120
 DENIED = "OFFLOAD_TEST_DENIED_DAGS"
 """For tests.support.denying: DAG ids that no user may read, separated by blanks."""
+DENIED_RUNS = "OFFLOAD_TEST_DENIED_RUNS"
+"""For the same: DAG ids that all may read, but not their runs."""
 NOBODY = "nobody"
 """A user who may read no DAG."""
+NO_ERRORS = "noerrors"
+"""A user who may not read import errors."""
 
 
 @contextmanager

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
+import psycopg
 import pytest
 from playwright.sync_api import Browser, BrowserContext, FrameLocator, Page, sync_playwright
 
@@ -31,6 +34,22 @@ def ledger_uri(full_stack: Servers) -> str:
     return full_stack.secret("offload_ledger_uri")
 
 
+@pytest.fixture
+def client(full_stack: Servers, airflow_url: str) -> Iterator[httpx.Client]:
+    """Somebody who is logged in, without a browser."""
+    with httpx.Client(base_url=airflow_url, timeout=60, trust_env=False) as api:
+        login = {"username": "admin", "password": full_stack.secret("airflow_admin_password")}
+        token = api.post("/auth/token", json=login).raise_for_status().json()["access_token"]
+        api.headers["Authorization"] = f"Bearer {token}"
+        yield api
+
+
+def row_of(client: httpx.Client, dag_id: str) -> str | None:
+    """The row of a table on the page of all, as HTML; None when it has none."""
+    page = client.get("/offload/").raise_for_status().text
+    return next((row for row in page.split("<tr ")[1:] if f'/dags/{dag_id}"' in row), None)
+
+
 @pytest.fixture(scope="module")
 def ten(ledger_uri: str) -> Iterator[list[Story]]:
     """The ledger of ten tables of which one fails, one is behind and one has not run."""
@@ -41,6 +60,47 @@ def ten(ledger_uri: str) -> Iterator[list[Story]]:
         tell(ledger_uri, story)
     yield stories
     forget(ledger_uri, names)
+
+
+@dataclass(frozen=True)
+class Gone:
+    """A table that ran once, whose DAG Airflow keeps as stale."""
+
+    airflow_uri: str
+    ledger_uri: str
+    table: str = "gone.t"
+    dag_id: str = "offload__gone__t"
+
+    def airflow(self, sql: str, *values: object) -> None:
+        with psycopg.connect(self.airflow_uri) as c:
+            c.execute(sql, values)
+
+    def imports(self, text: str) -> None:
+        """An import error of the file that checks all specs."""
+        self.airflow(
+            "INSERT INTO import_error (timestamp, filename, stacktrace) VALUES (now(), 'gone.py', %s)",
+            f"Traceback\ninclude.orchestration.bundle.InvalidSpecsError: OFL-101 1 mistake\n\n/x/{text}",
+        )
+
+    def forget(self) -> None:
+        forget(self.ledger_uri, [self.table])
+        self.airflow("DELETE FROM import_error WHERE filename = 'gone.py'")
+        self.airflow("DELETE FROM dag_version WHERE dag_id = %s", self.dag_id)
+        self.airflow("DELETE FROM dag WHERE dag_id = %s", self.dag_id)
+
+
+@pytest.fixture
+def gone(full_stack: Servers, ledger_uri: str) -> Iterator[Gone]:
+    found = Gone(full_stack.secret("airflow_db_uri"), ledger_uri)
+    found.forget()
+    tell(ledger_uri, Story(found.table, rows=40))
+    found.airflow(
+        "INSERT INTO dag SELECT (jsonb_populate_record(d, jsonb_build_object('dag_id', %s::text, 'is_stale', true,"
+        " 'is_paused', false))).* FROM dag d WHERE d.dag_id = 'offload__k2__silver_trades'",
+        found.dag_id,
+    )
+    yield found
+    found.forget()
 
 
 @pytest.fixture(scope="session")

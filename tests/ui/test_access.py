@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import httpx
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.support.api_server import DENIED, NOBODY, api_server
+from tests.support.api_server import DENIED, DENIED_RUNS, NO_ERRORS, NOBODY, api_server
 from tests.support.ledger_story import Story
 from tests.support.stack import Servers
-from tests.ui.conftest import Keep, log_in
+from tests.ui.conftest import Gone, Keep, log_in
 
 pytestmark = pytest.mark.timeout(600)
 MINE, THEIRS = "offload__k2__ohlcv_5m", "offload__k2__silver_trades"
+UNSEEN_RUNS = "offload__k2__bronze_trades_kraken"
 SOME_PLAN = "11111111-1111-1111-1111-111111111111"
 PATHS = ("/", f"/dags/{MINE}", f"/dags/{MINE}/plans/{SOME_PLAN}", "/errors/OFL-201")
 
@@ -24,12 +26,15 @@ PATHS = ("/", f"/dags/{MINE}", f"/dags/{MINE}/plans/{SOME_PLAN}", "/errors/OFL-2
 def strict(full_stack: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """An API server on which one DAG is denied to all, and every DAG to one user."""
     passwords = tmp_path_factory.mktemp("strict") / "passwords.json"
-    passwords.write_text(json.dumps(dict.fromkeys(("admin", NOBODY), full_stack.secret("airflow_admin_password"))))
+    passwords.write_text(
+        json.dumps(dict.fromkeys(("admin", NOBODY, NO_ERRORS), full_stack.secret("airflow_admin_password")))
+    )
     env = {
         "AIRFLOW__CORE__AUTH_MANAGER": "tests.support.denying.DenyingAuthManager",
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"admin:admin,{NOBODY}:viewer",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"admin:admin,{NOBODY}:viewer,{NO_ERRORS}:viewer",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
         DENIED: THEIRS,
+        DENIED_RUNS: UNSEEN_RUNS,
     }
     with api_server(full_stack, **env) as url:
         yield url
@@ -38,8 +43,14 @@ def strict(full_stack: Servers, tmp_path_factory: pytest.TempPathFactory) -> Ite
 @pytest.fixture
 def user(strict: str, full_stack: Servers) -> Iterator[httpx.Client]:
     """Somebody who is logged in there."""
-    with httpx.Client(base_url=strict, timeout=60, trust_env=False) as client:
-        login = {"username": "admin", "password": full_stack.secret("airflow_admin_password")}
+    with logged_in(strict, full_stack, "admin") as client:
+        yield client
+
+
+@contextmanager
+def logged_in(url: str, servers: Servers, name: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
+        login = {"username": name, "password": servers.secret("airflow_admin_password")}
         token = client.post("/auth/token", json=login).raise_for_status().json()["access_token"]
         client.headers["Authorization"] = f"Bearer {token}"
         yield client
@@ -67,6 +78,29 @@ def test_a_denied_table_is_neither_shown_nor_listed(user: httpx.Client, ten: lis
     for path in (f"/dags/{THEIRS}", f"/dags/{THEIRS}/plans/{SOME_PLAN}"):
         assert user.get(f"/offload{path}").status_code == 403
     assert user.get(f"/offload/dags/{MINE}").status_code == 200
+
+
+def test_what_runs_did_is_for_those_who_may_read_runs(user: httpx.Client, ten: list[Story]) -> None:
+    """The DAG itself may be read: Airflow's own page of it answers."""
+    assert user.get(f"/api/v2/dags/{UNSEEN_RUNS}").status_code == 200
+    assert user.get(f"/api/v2/dags/{UNSEEN_RUNS}/dagRuns").status_code == 403
+    listed = user.get("/offload/").raise_for_status().text
+    assert MINE in listed
+    assert UNSEEN_RUNS not in listed
+    for path in (f"/dags/{UNSEEN_RUNS}", f"/dags/{UNSEEN_RUNS}/plans/{SOME_PLAN}"):
+        assert user.get(f"/offload{path}").status_code == 403
+
+
+def test_import_errors_are_for_those_who_may_read_them(
+    user: httpx.Client, strict: str, full_stack: Servers, gone: Gone
+) -> None:
+    gone.imports("gone/t.yaml\n  line 4: window: 'sooner' is no duration\n")
+    path = f"/offload/dags/{gone.dag_id}"
+    assert "sooner" in user.get(path).raise_for_status().text
+    with logged_in(strict, full_stack, NO_ERRORS) as other:
+        page = other.get(path).raise_for_status().text
+    assert "sooner" not in page
+    assert "nothing runs it: its spec is broken" in page
 
 
 def test_a_plan_of_another_table_is_not_found(user: httpx.Client, ten: list[Story], ledger_uri: str) -> None:

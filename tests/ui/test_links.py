@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -10,19 +9,9 @@ import pytest
 
 from local.airflow_rest import DagRun
 from tests.support.airflow_driver import Driver
-from tests.support.stack import Servers
 from tests.support.tables import MakeTable
 
 pytestmark = pytest.mark.timeout(900)
-
-
-@pytest.fixture
-def client(full_stack: Servers, airflow_url: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=airflow_url, timeout=60, trust_env=False) as api:
-        login = {"username": "admin", "password": full_stack.secret("airflow_admin_password")}
-        token = api.post("/auth/token", json=login).raise_for_status().json()["access_token"]
-        api.headers["Authorization"] = f"Bearer {token}"
-        yield api
 
 
 def links(client: httpx.Client, run: DagRun, task: str) -> dict[str, Any]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import time
+
+import httpx
 import psycopg
 import pytest
-from playwright.sync_api import Browser, FrameLocator, Locator, Page, expect
+from playwright.sync_api import Browser, FrameLocator, Locator, Page, Route, expect
 
 from tests.support.ledger_story import Story
 from tests.support.stack import Servers
@@ -93,9 +97,7 @@ def test_a_window_says_what_became_of_it(opened: OpenPage, ten: list[Story], kee
     healed.focus()
     healed.press("ArrowRight")
     expect(inside.locator(":focus")).to_have_attribute("data-i", str(int(healed.get_attribute("data-i") or 0) + 1))
-    expect(inside.locator(":focus")).to_have_attribute(
-        "aria-label", r"/healed|shipped/" and __import__("re").compile("shipped")
-    )
+    expect(inside.locator(":focus")).to_have_attribute("aria-label", re.compile("UTC, (healed: )?shipped"))
     expect(inside.get_by_role("tooltip")).to_be_visible()
 
 
@@ -111,7 +113,10 @@ def test_a_failing_table_and_its_runbook(opened: OpenPage, ten: list[Story], kee
     page = opened("/plugin/offload/offload/dags/offload__k2__bronze_trades_binance")
     inside = frame(page)
     expect(inside.locator(".alarm")).to_contain_text("Connection refused")
-    expect(inside.locator(".commands")).to_contain_text("bin/offload stack start")
+    first = inside.locator(".commands li").first
+    expect(first).to_contain_text("… if this machine runs it; else start it where it runs")
+    expect(first.locator("code")).to_have_text("bin/offload stack start")
+    expect(first.locator("[data-copy]")).to_have_attribute("data-copy", "bin/offload stack start")
     keep(page, "offload-failing")
     inside.get_by_role("link", name="OFL-201").click()
     expect(inside.get_by_role("heading", name="OFL-201")).to_be_visible()
@@ -160,6 +165,53 @@ def test_a_table_that_never_ran(opened: OpenPage, ten: list[Story]) -> None:
     # out of the sandboxed frame, into Airflow itself
     frame(page).get_by_role("link", name="Open the DAG in Airflow").click()
     page.wait_for_url("**/dags/offload__k2__ohlcv_1d")
+
+
+def test_a_server_that_hangs_and_a_proxy_that_answers_for_it(
+    chrome: Browser, session_state: object, airflow_url: str, ten: list[Story]
+) -> None:
+    """The page keeps what it shows, says that it is old, asks no second time meanwhile, and comes back by itself."""
+    context = chrome.new_context(storage_state=session_state)  # type: ignore[arg-type]
+    page = context.new_page()
+    page.clock.install()
+    page.goto(f"{airflow_url}/offload/")
+    expect(ours(page)).to_have_count(10)
+    said = page.locator("[data-live-text]")
+    asked: list[Route] = []
+    page.route("**/offload/", asked.append)
+    page.clock.run_for(15_000)
+    expect(said).to_have_text("refreshes every 15 s")
+    # going on after a pause asks at once, but not while a question is open
+    page.locator("[data-live]").click()
+    page.locator("[data-live]").click()
+    assert len(asked) == 1
+    page.clock.run_for(10_000)
+    expect(said).to_contain_text("does not answer; what you see is old")
+    expect(ours(page)).to_have_count(10)
+    page.unroute("**/offload/")
+    html = "<html><body><h1>503 Service Temporarily Unavailable</h1></body></html>"
+    for status, words in ((503, "not refreshed: HTTP 503"), (200, "something else answered")):
+        page.route("**/offload/", lambda route, s=status: route.fulfill(status=s, content_type="text/html", body=html))
+        page.clock.run_for(15_000)
+        expect(said).to_contain_text(words)
+        expect(ours(page)).to_have_count(10)
+        page.unroute("**/offload/")
+    page.clock.run_for(15_000)
+    expect(said).to_have_text("refreshes every 15 s")
+    context.close()
+
+
+def test_a_ledger_that_hangs_is_not_waited_for(client: httpx.Client, ledger_uri: str, ten: list[Story]) -> None:
+    """Somebody locks it, e.g. to upgrade it: an answer with an error id, in time; no thread is kept."""
+    with psycopg.connect(ledger_uri) as c:
+        c.execute("LOCK TABLE offload.looks IN ACCESS EXCLUSIVE MODE")
+        started = time.monotonic()
+        answer = client.get("/offload/")
+        assert time.monotonic() - started < 15
+    assert answer.status_code == 503
+    assert "OFL-501" in answer.text
+    assert "statement timeout" in answer.text
+    assert client.get("/offload/").status_code == 200
 
 
 def test_a_ledger_that_can_not_be_read(

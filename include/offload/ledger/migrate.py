@@ -8,8 +8,14 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
+from include.offload.errors import LEDGER_OUTDATED, LEDGER_UNREACHABLE, OffloadError
 from include.offload.ledger.store import engine_for
+
+LOCK_S = 5.0
+"""How long a migration waits for runs to let a table go, seconds: while it waits, whatever comes later waits too."""
+_NO_LOCK = "55P03"
 
 
 def _config() -> Config:
@@ -18,9 +24,13 @@ def _config() -> Config:
     return config
 
 
-def upgrade(uri: str, revision: str = "head") -> None:
-    """Create or upgrade the schema `offload`. Safe to repeat. Raises OFL-501 when PostgreSQL does not answer."""
-    _run(uri, lambda config: command.upgrade(config, revision))
+def upgrade(uri: str, revision: str = "head", lock_s: float = LOCK_S) -> None:
+    """Create or upgrade the schema `offload`. Safe to repeat.
+
+    Raises OFL-501 when PostgreSQL does not answer, OFL-502 when its tables are in use for longer than `lock_s` seconds:
+    then nothing was changed.
+    """
+    _run(uri, lambda config: command.upgrade(config, revision), lock_s)
 
 
 def downgrade(uri: str, revision: str) -> None:
@@ -28,15 +38,22 @@ def downgrade(uri: str, revision: str) -> None:
     _run(uri, lambda config: command.downgrade(config, revision))
 
 
-def _run(uri: str, act: Callable[[Config], None]) -> None:
+def _run(uri: str, act: Callable[[Config], None], lock_s: float = LOCK_S) -> None:
     config = _config()
     engine = engine_for(uri)
     try:
         with engine.begin() as connection:
+            connection.execute(text(f"SET lock_timeout = {round(lock_s * 1000)}"))
             # asked first: IF NOT EXISTS wants the right to make schemas even when there is nothing to make
             if connection.execute(text("SELECT to_regnamespace('offload')")).scalar_one() is None:
                 connection.execute(text("CREATE SCHEMA offload"))
             config.attributes["connection"] = connection
             act(config)
+    except OperationalError as error:
+        line = str(error.orig).strip().splitlines()[0]
+        if getattr(error.orig, "sqlstate", None) != _NO_LOCK:
+            raise OffloadError(LEDGER_UNREACHABLE, line) from error
+        busy = f"its tables were in use for {lock_s:g} s and nothing was changed; upgrade again when no run is at work"
+        raise OffloadError(LEDGER_OUTDATED, busy) from error
     finally:
         engine.dispose()

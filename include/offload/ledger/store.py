@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from sqlalchemy import Connection, Engine, RowMapping, create_engine, text
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from include.offload.crashpoint import reached
 from include.offload.errors import (
@@ -41,7 +42,16 @@ _PLAN = TypeAdapter(Plan)
 _OUTCOME = TypeAdapter(Outcome)
 
 
-def engine_for(uri: str) -> Engine:
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long somebody waits for the ledger, seconds, who has others to serve meanwhile; how many wait at once."""
+
+    statement_s: float = 5.0
+    connection_s: float = 5.0
+    connections: int = 4
+
+
+def engine_for(uri: str, patience: Patience | None = None) -> Engine:
     """An engine for `postgresql://…` through psycopg 3, with short waits. The password never shows in its repr."""
     scheme, _, rest = uri.partition("://")
     if scheme.split("+")[0] not in {"postgresql", "postgres"}:
@@ -51,6 +61,11 @@ def engine_for(uri: str) -> Engine:
         connect_args={"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "offload"},
         pool_pre_ping=True,
         pool_size=1,
+        **(
+            {}
+            if patience is None
+            else {"max_overflow": patience.connections - 1, "pool_timeout": patience.connection_s}
+        ),
     )
 
 
@@ -89,10 +104,14 @@ class Promotion:
 
 
 class Ledger:
-    """The schema `offload` in PostgreSQL. Raises OFL-501 when it is away, OFL-502 when it is outdated."""
+    """The schema `offload` in PostgreSQL. Raises OFL-501 when it is away, OFL-502 when it is outdated.
 
-    def __init__(self, uri: str) -> None:
-        self._engine = engine_for(uri)
+    patience: when it counts as away; None: a statement may take its time.
+    """
+
+    def __init__(self, uri: str, patience: Patience | None = None) -> None:
+        self._engine = engine_for(uri, patience)
+        self._patience = patience
 
     def close(self) -> None:
         """Close the connections that are kept open between calls."""
@@ -102,7 +121,14 @@ class Ledger:
     def begin(self, table: str | None = None) -> Iterator[Connection]:
         try:
             with self._engine.begin() as connection:
+                if self._patience is not None:
+                    # not in the connection's options: PgBouncer refuses those
+                    limit_ms = round(self._patience.statement_s * 1000)
+                    connection.execute(text(f"SET LOCAL statement_timeout = {limit_ms}"))
                 yield connection
+        except NoConnectionFree as error:
+            busy = "all connections to it were busy for too long"
+            raise OffloadError(LEDGER_UNREACHABLE, busy, table=table) from error
         except OperationalError as error:
             kind = TLS_UNTRUSTED if is_untrusted(error) else LEDGER_UNREACHABLE
             raise OffloadError(kind, _first_line(error), table=table) from error

@@ -21,7 +21,7 @@ from croniter import croniter  # type: ignore[import-untyped]
 from sqlalchemy import ColumnElement, Row, func, select
 from sqlalchemy.orm import Session
 
-from include.offload.ledger.store import Ledger
+from include.offload.ledger.store import Ledger, Patience
 from include.offload.overview import Dag, dag_id
 from include.offload.redact import without_logins
 from include.offload.windows import to_us
@@ -89,16 +89,17 @@ def _dags(session: Session, user: BaseUser, which: ColumnElement[bool]) -> dict[
         .outerjoin(since, since.c.dag_id == DagModel.dag_id)
         .where(which)
     ).all()
-    mistakes = _mistakes(session, user) if any(r.is_stale for r in rows) else {}
+    mistakes = _mistakes(session, user)
     return {str(r.dag_id): _dag(r, mistakes.get(str(r.dag_id))) for r in rows}
 
 
 def _dag(row: Row[Any], mistake: str | None) -> Dag:
-    stopped: str | None = None
+    # Airflow takes two minutes to see that a spec makes no DAG any more
+    stopped = mistake
     if row.has_import_errors:
         stopped = "the file of its DAG can't be imported"
-    elif row.is_stale:
-        stopped = mistake or "its spec is broken, or was taken away"
+    elif row.is_stale and mistake is None:
+        stopped = "its spec is broken, or was taken away"
     return Dag(
         paused=bool(row.is_paused),
         stopped=stopped,
@@ -151,7 +152,8 @@ class LedgerAtHand:
             if self._ledger is None or uri != self._uri:
                 if self._ledger is not None:
                     self._ledger.close()
-                self._ledger, self._uri = Ledger(uri), uri
+                # a page that waits keeps one of the API server's threads from everybody else
+                self._ledger, self._uri = Ledger(uri, Patience()), uri
             self._checked = time.monotonic()
             return self._ledger
 

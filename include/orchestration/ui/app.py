@@ -40,6 +40,8 @@ HEADERS = {
     "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+OURS = "X-Offload"
+"""In every answer, so that the page's script tells one of ours from what a proxy or a log-in page puts in its place."""
 SHOWN_PLANS = 12
 RUNS = Depends(requires_access_dag("GET", DagAccessEntity.RUN))
 """The page shows what runs did, and errors that they met: who may read the DAG but not its runs gets 403."""
@@ -81,6 +83,7 @@ async def _secure(request: Request, call_next: RequestResponseEndpoint) -> Respo
         response.headers[name] = value
     if request.url.path.startswith(f"{request.scope.get('root_path', '')}/static/"):
         response.headers["Cache-Control"] = "no-cache"
+    response.headers[OURS] = "1"
     response.headers["Server-Timing"] = f"app;dur={(time.perf_counter() - started) * 1000:.1f}"
     return response
 

@@ -2,6 +2,7 @@
 "use strict";
 (() => {
   const EVERY_MS = 15000;
+  const PATIENCE_MS = 10000;
   const root = document.documentElement;
   const page = document.getElementById("page");
 
@@ -79,6 +80,7 @@
 
   // refresh -----------------------------------------------------------------------------------------------------
   let trouble = "";
+  let asking = false;
   const live = () => {
     const button = page.querySelector("[data-live]");
     if (!button) return;
@@ -88,19 +90,33 @@
       trouble || (paused ? "paused" : `refreshes every ${EVERY_MS / 1000} s`);
   };
   const refresh = async () => {
+    // one question at a time: a server that hangs is not asked again and again
+    if (asking) return undefined;
+    asking = true;
+    const given_up = new AbortController();
+    const patience = setTimeout(() => given_up.abort(), PATIENCE_MS);
     let answer;
+    let text;
     try {
-      answer = await fetch(location.href, { headers: { "X-Offload-Part": "1" }, credentials: "same-origin" });
+      answer = await fetch(location.href, {
+        headers: { "X-Offload-Part": "1" }, credentials: "same-origin", signal: given_up.signal,
+      });
+      text = await answer.text();
     } catch {
       trouble = "Airflow does not answer; what you see is old";
       return live();
+    } finally {
+      clearTimeout(patience);
+      asking = false;
     }
-    if (!answer.ok && answer.status !== 503) {
-      trouble = answer.status === 401 ? "your session has ended: log in again" : `not refreshed: HTTP ${answer.status}`;
+    // what a proxy or a log-in page says is no part of this page, and would end its refreshing
+    const ours = answer.headers.has("X-Offload");
+    if (!ours || (!answer.ok && answer.status !== 503)) {
+      trouble = answer.status === 401 ? "your session has ended: log in again"
+        : `not refreshed: ${answer.ok ? "something else answered" : `HTTP ${answer.status}`}; what you see is old`;
       return live();
     }
     trouble = "";
-    const text = await answer.text();
     const form = page.querySelector("[data-filter]");
     const kept = form && [form.q.value, form.danger.value, form.q.selectionStart];
     const at = document.activeElement?.dataset?.i;

@@ -1,0 +1,114 @@
+"""What nobody runs, or nobody has heard of for long, is no healthy table: silence is never health."""
+
+from __future__ import annotations
+
+import httpx
+import psycopg
+import pytest
+
+from tests.support.airflow_driver import Driver, poll
+from tests.support.ledger_story import Story, forget, tell
+from tests.support.tables import MakeTable
+from tests.ui.conftest import Gone, row_of
+
+pytestmark = pytest.mark.timeout(600)
+WATCH = 'data-danger="1"'
+IDLE = 'data-danger="3"'
+
+
+def row(client: httpx.Client, dag_id: str) -> str:
+    found = row_of(client, dag_id)
+    assert found is not None, f"{dag_id} is not on the page"
+    return found
+
+
+def test_a_table_whose_dag_is_gone_stays_and_says_so(client: httpx.Client, gone: Gone) -> None:
+    shown = row(client, gone.dag_id)
+    assert WATCH in shown
+    assert "nothing runs it: its spec is broken, or was taken away" in shown
+    page = client.get(f"/offload/dags/{gone.dag_id}").raise_for_status().text
+    assert 'data-copy="bin/offload spec check"' in page
+    assert "nothing runs it" in page
+    gone.airflow("UPDATE dag SET has_import_errors = true WHERE dag_id = %s", gone.dag_id)
+    assert "the file of its DAG can&#39;t be imported" in row(client, gone.dag_id)
+    gone.airflow("UPDATE dag SET is_stale = false, has_import_errors = false WHERE dag_id = %s", gone.dag_id)
+    assert "nothing runs it" not in row(client, gone.dag_id)
+
+
+def test_a_table_that_was_taken_away_before_it_ran_is_not_missed(client: httpx.Client, gone: Gone) -> None:
+    forget(gone.ledger_uri, [gone.table])
+    assert row_of(client, gone.dag_id) is None
+    # but one that is wanted, and broken
+    gone.imports("gone/t.yaml\n  line 4: window: 'sooner' is no duration\n")
+    assert "its spec is broken, line 4: window: &#39;sooner&#39; is no duration" in row(client, gone.dag_id)
+
+
+def test_a_spec_that_breaks_is_named_with_its_mistake(
+    client: httpx.Client, airflow: Driver, make_table: MakeTable, ledger_uri: str
+) -> None:
+    """All of it real: the file, Airflow's parser, its import error, the page."""
+    table = make_table("breaks").write_spec()
+    airflow.discover(table.dag_id)
+    tell(ledger_uri, Story(table.identity, rows=40))
+    try:
+        assert "nothing runs it" not in row(client, table.dag_id)
+        good = table.spec_file.read_text()
+        table.spec_file.write_text(good.replace("window: 5m", "window: five minutes"))
+        poll(lambda: "line 4: window" in row(client, table.dag_id), 120, "the page did not name the mistake")
+        shown = row(client, table.dag_id)
+        assert WATCH in shown
+        assert "nothing runs it: its spec is broken" in shown
+        table.spec_file.write_text(good)
+        poll(lambda: "nothing runs it" not in row(client, table.dag_id), 120, "the mended spec is still broken")
+    finally:
+        forget(ledger_uri, [table.identity])
+
+
+def test_a_silent_table_is_not_green(client: httpx.Client, gone: Gone) -> None:
+    gone.airflow("UPDATE dag SET is_stale = false WHERE dag_id = %s", gone.dag_id)
+    with psycopg.connect(gone.ledger_uri) as c:
+        c.execute(
+            "UPDATE offload.watermarks SET updated_at = now() - interval '5 hours',"
+            " watermark = now() - interval '1 minute' WHERE table_name = %s",
+            [gone.table],
+        )
+        c.execute(
+            "UPDATE offload.looks SET document = document || jsonb_build_object('seen_us',"
+            " (extract(epoch FROM now() - interval '5 hours') * 1e6)::bigint) FROM offload.tables t"
+            " WHERE t.table_id = looks.table_id AND identity = %s",
+            [gone.table],
+        )
+    shown = row(client, gone.dag_id)
+    assert WATCH in shown
+    assert "no run for 5 h" in shown
+
+
+def test_a_new_table_that_should_have_run_is_not_idle(client: httpx.Client, gone: Gone) -> None:
+    forget(gone.ledger_uri, [gone.table])
+    gone.airflow("UPDATE dag SET is_stale = false WHERE dag_id = %s", gone.dag_id)
+    gone.airflow(
+        "INSERT INTO dag_version SELECT (jsonb_populate_record(v, jsonb_build_object('id', gen_random_uuid(),"
+        " 'dag_id', %s::text, 'created_at', now() - interval '3 hours'))).* FROM dag_version v"
+        " WHERE v.dag_id = 'offload__k2__silver_trades' LIMIT 1",
+        gone.dag_id,
+    )
+    shown = row(client, gone.dag_id)
+    assert WATCH in shown
+    assert "no run has come this far in 3 h" in shown
+    page = client.get(f"/offload/dags/{gone.dag_id}").raise_for_status().text
+    assert "whether a run failed before it got this far" in page
+    gone.airflow("UPDATE dag SET is_paused = true WHERE dag_id = %s", gone.dag_id)
+    assert IDLE in row(client, gone.dag_id)
+    gone.airflow("UPDATE dag SET is_paused = false, timetable_summary = '0 0 * * 0' WHERE dag_id = %s", gone.dag_id)
+    assert IDLE in row(client, gone.dag_id)
+
+
+def test_a_login_in_an_old_error_is_not_shown(client: httpx.Client, gone: Gone) -> None:
+    with psycopg.connect(gone.ledger_uri) as c:
+        c.execute(
+            "UPDATE offload.watermarks SET status = 'failed', failure_count = 1, last_error = %s WHERE table_name = %s",
+            ["OFL-501 [gone.t] connect to postgresql://joe:hunter2@h/x: refused", gone.table],
+        )
+    for page in (row(client, gone.dag_id), client.get(f"/offload/dags/{gone.dag_id}").text):
+        assert "refused" in page
+        assert "hunter2" not in page
