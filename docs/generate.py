@@ -32,8 +32,6 @@ GROUPS = {
     "5": "The ledger and the machine",
 }
 """By the first digit of an id."""
-WORDS_AFTER_A_COMMAND = ("shows", "names", "lists", "if", "once")
-"""A next step may go on after its command: `bin/offload plan TABLE shows both; …`."""
 
 
 def errors_page() -> str:
@@ -49,7 +47,7 @@ def errors_page() -> str:
         "| id | what happened | retry | next |",
         "| --- | --- | --- | --- |",
         *(
-            f"| [{k.id}](#{k.id.lower()}) | {k.title} | {'yes' if k.retry else ''} | {_next(k.next_step)} |"
+            f"| [{k.id}](#{k.id.lower()}) | {k.title} | {'yes' if k.retry else ''} | {_next(k)} |"
             for k in errors.REGISTRY.values()
         ),
     ]
@@ -63,18 +61,15 @@ def errors_page() -> str:
         if kind.id in NOTES:
             parts.append(" ".join(NOTES[kind.id].split()) + "\n")
         again = "yes, Airflow does it by itself" if kind.retry else "no, running it again changes nothing"
-        parts.append(f"- Next: {_next(kind.next_step)}\n- Retry: {again}")
+        parts.append(f"- Next: {_next(kind)}\n- Retry: {again}")
     return "\n".join(parts) + "\n"
 
 
-def _next(step: str) -> str:
-    """A step as Markdown: a command as code, a sentence as it is."""
-    step = step.replace("{table}", "TABLE")
-    if not step.startswith("bin/offload"):
-        return step
-    words = step.split(" ")
-    end = next((i for i, word in enumerate(words) if word in WORDS_AFTER_A_COMMAND), len(words))
-    return " ".join([f"`{' '.join(words[:end])}`", *words[end:]])
+def _next(kind: errors.ErrorKind) -> str:
+    """What to do next as Markdown: a command as code, words as they are."""
+    step = kind.next_step.replace("{table}", "TABLE")
+    command = kind.command_for(None)
+    return step if command is None else step.replace(command, f"`{command}`", 1)
 
 
 FLEET = 1_000

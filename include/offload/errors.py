@@ -11,163 +11,210 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ErrorKind:
-    """One kind of refusal. `retry`: whether the same task may succeed when simply run again."""
+    """One kind of refusal. `next_step`: what to do, as a sentence, with `{table}` in the place of the table.
+
+    `command`: the part of it that can be typed as it is; `hint`: the words behind it, or alone. `retry`: whether the
+    same task may succeed when simply run again.
+    """
 
     id: str
     title: str
     next_step: str
     retry: bool = False
+    command: str | None = None
+    hint: str = ""
+
+    def command_for(self, table: str | None) -> str | None:
+        """What to type for this table; None when no command is the next step."""
+        return None if self.command is None else self.command.replace("{table}", table or "TABLE")
+
+    def hint_for(self, table: str | None) -> str:
+        """The words around it."""
+        return self.hint.replace("{table}", table or "TABLE")
 
 
 REGISTRY: dict[str, ErrorKind] = {}
 
 
-def _kind(id: str, title: str, next_step: str, *, retry: bool = False) -> ErrorKind:
+def _kind(id: str, title: str, *, command: str | None = None, hint: str = "", retry: bool = False) -> ErrorKind:
     if id in REGISTRY:
         raise ValueError(f"error id {id} is defined twice")
-    REGISTRY[id] = ErrorKind(id, title, next_step, retry)
+    joint = "; " if hint.startswith(("or ", "else ")) else " "
+    next_step = joint.join(part for part in (command, hint) if part)
+    REGISTRY[id] = ErrorKind(id, title, next_step, retry, command, hint)
     return REGISTRY[id]
 
 
 # 1xx: the spec and the settings
-SPEC_INVALID = _kind("OFL-101", "table spec is invalid", "bin/offload spec check")
-SETTING_MISSING = _kind("OFL-102", "a connection or setting is missing", "bin/offload stack status")
+SPEC_INVALID = _kind("OFL-101", "table spec is invalid", command="bin/offload spec check")
+SETTING_MISSING = _kind("OFL-102", "a connection or setting is missing", command="bin/offload stack status")
 TLS_UNTRUSTED = _kind(
-    "OFL-103", "a server's certificate is not trusted", "check the CA file and the host name in its connection"
+    "OFL-103", "a server's certificate is not trusted", hint="check the CA file and the host name in its connection"
 )
-SPEC_MISSING = _kind("OFL-104", "no table spec has this name", "bin/offload spec check --json lists the tables")
+SPEC_MISSING = _kind(
+    "OFL-104", "no table spec has this name", command="bin/offload spec check --json", hint="lists the tables"
+)
 # 2xx: the source, ClickHouse
 SOURCE_UNREACHABLE = _kind(
     "OFL-201",
     "ClickHouse does not answer",
-    "bin/offload stack start if this machine runs it; else start it where it runs",
+    command="bin/offload stack start",
+    hint="if this machine runs it; else start it where it runs",
     retry=True,
 )
 SOURCE_REFUSED_LOGIN = _kind(
-    "OFL-202", "ClickHouse refuses the login", "check the password of the connection offload_clickhouse"
+    "OFL-202", "ClickHouse refuses the login", hint="check the password of the connection offload_clickhouse"
 )
 SOURCE_TABLE_MISSING = _kind(
-    "OFL-203", "the source table does not exist", "restore it in ClickHouse, or name the right one in the spec"
+    "OFL-203", "the source table does not exist", hint="restore it in ClickHouse, or name the right one in the spec"
 )
 SOURCE_COLUMN_MISSING = _kind(
     "OFL-204",
     "a column of the spec does not exist in the source",
-    "correct its name in the spec, or take it out, or add it in ClickHouse",
+    hint="correct its name in the spec, or take it out, or add it in ClickHouse",
 )
 TYPE_NOT_LOSSLESS = _kind(
-    "OFL-205", "a column has no lossless mapping", "exclude the column or give it an expr and a type in the spec"
+    "OFL-205", "a column has no lossless mapping", hint="exclude the column or give it an expr and a type in the spec"
 )
 CURSOR_UNFIT = _kind(
-    "OFL-206", "the cursor can not order rows in time", "choose a non-Nullable Date, DateTime or DateTime64 column"
+    "OFL-206", "the cursor can not order rows in time", hint="choose a non-Nullable Date, DateTime or DateTime64 column"
 )
 SOURCE_QUERY_FAILED = _kind(
-    "OFL-207", "ClickHouse failed a query", "read the ClickHouse message above, then clear the task", retry=True
+    "OFL-207", "ClickHouse failed a query", hint="read the ClickHouse message above, then clear the task", retry=True
 )
 SOURCE_STREAM_BROKEN = _kind(
-    "OFL-208", "a stream from ClickHouse ended early", "nothing was committed; the next try reads it again", retry=True
+    "OFL-208",
+    "a stream from ClickHouse ended early",
+    hint="nothing was committed; the next try reads it again",
+    retry=True,
 )
 SOURCE_CHANGED_IDENTITY = _kind(
-    "OFL-209", "the source table was dropped and made again", "bin/offload accept-source {table}"
+    "OFL-209", "the source table was dropped and made again", command="bin/offload accept-source {table}"
 )
 REPLICA_LAGS = _kind(
-    "OFL-210", "the pinned replica lags more than settle", "wait, or take the replica out of the connection", retry=True
+    "OFL-210",
+    "the pinned replica lags more than settle",
+    hint="wait, or take the replica out of the connection",
+    retry=True,
 )
 FINAL_UNSAFE = _kind(
     "OFL-211",
     "`final` can not be read window by window on this table",
-    "put the cursor into the sorting key, or drop `final`",
+    hint="put the cursor into the sorting key, or drop `final`",
 )
 SOURCE_COLUMNS_CHANGED = _kind(
     "OFL-212",
     "the columns of the source changed while they were read",
-    "nothing was committed; clear check_extent, or wait: the next run plans with the new columns",
+    hint="nothing was committed; clear check_extent, or wait: the next run plans with the new columns",
 )
 # 3xx: the target, Iceberg and its catalog
 CATALOG_UNREACHABLE = _kind(
-    "OFL-301", "the Iceberg catalog or its store does not answer", "bin/offload stack status", retry=True
+    "OFL-301", "the Iceberg catalog or its store does not answer", command="bin/offload stack status", retry=True
 )
 TARGET_SCHEMA_DISAGREES = _kind(
     "OFL-302",
     "the Iceberg table disagrees with the spec",
-    "bin/offload schema diff {table} shows both; change the spec or the table",
+    command="bin/offload schema diff {table}",
+    hint="shows both; change the spec or the table",
 )
-TARGET_FOREIGN = _kind("OFL-303", "another pipeline owns the Iceberg table", "bin/offload take-over {table}")
+TARGET_FOREIGN = _kind("OFL-303", "another pipeline owns the Iceberg table", command="bin/offload take-over {table}")
 TARGET_WITHOUT_MARKER = _kind(
     "OFL-304",
     "the Iceberg table holds data but no commit marker",
-    "bin/offload ledger rebuild {table} if this pipeline wrote it; else name another target in the spec",
+    command="bin/offload ledger rebuild {table}",
+    hint="if this pipeline wrote it; else name another target in the spec",
 )
 TARGET_ROLLED_BACK = _kind(
-    "OFL-305", "the Iceberg table was rolled back or replaced", "bin/offload ledger rebuild {table}"
+    "OFL-305", "the Iceberg table was rolled back or replaced", command="bin/offload ledger rebuild {table}"
 )
 TARGET_CHANGED = _kind(
-    "OFL-306", "the Iceberg table changed between plan and commit", "clear check_extent to plan again"
+    "OFL-306", "the Iceberg table changed between plan and commit", hint="clear check_extent to plan again"
 )
 STORE_REFUSED = _kind(
-    "OFL-307", "the object store refused a file", "check bucket, key and free space, then clear offload", retry=True
+    "OFL-307",
+    "the object store refused a file",
+    hint="check bucket, key and free space, then clear offload",
+    retry=True,
 )
 TARGET_HAS_DELETES = _kind(
-    "OFL-308", "a file to rewrite carries row-level deletes", "compact the Iceberg table, then clear check_extent"
+    "OFL-308", "a file to rewrite carries row-level deletes", hint="compact the Iceberg table, then clear check_extent"
 )
 TARGET_MISSING = _kind(
     "OFL-309",
     "the Iceberg table that the ledger knows is gone",
-    "bin/offload ledger rebuild {table} once it is back; bin/offload ledger forget {table} if it is to begin anew",
+    command="bin/offload ledger rebuild {table}",
+    hint="once it is back; bin/offload ledger forget {table} if it is to begin anew",
 )
 SCHEMA_NEEDS_ACCEPT = _kind(
     "OFL-310",
     "columns or partition fields changed in a way that somebody has to accept",
-    "bin/offload schema diff {table} shows the changes; bin/offload schema accept {table} accepts them",
+    command="bin/offload schema diff {table}",
+    hint="shows the changes; bin/offload schema accept {table} accepts them",
 )
 TARGET_ROWS_REMOVED = _kind(
-    "OFL-311", "somebody else removed or changed rows of the Iceberg table", "bin/offload ledger rebuild {table}"
+    "OFL-311",
+    "somebody else removed or changed rows of the Iceberg table",
+    command="bin/offload ledger rebuild {table}",
 )
 TARGET_ROWS_ADDED = _kind(
     "OFL-312",
     "a window to replace holds rows in Iceberg that were never shipped",
-    "bin/offload run {table} --force over that range drops them, bin/offload ledger rebuild {table} keeps them",
+    command="bin/offload ledger rebuild {table}",
+    hint="keeps them; bin/offload run {table} --force over that range drops them",
 )
 TARGET_STILL_THERE = _kind(
-    "OFL-313", "the Iceberg table is still there", "bin/offload ledger rebuild {table}; or drop the table first"
+    "OFL-313",
+    "the Iceberg table is still there",
+    command="bin/offload ledger rebuild {table}",
+    hint="or drop the table first",
 )
 # 4xx: the protocol
-PLAN_UNKNOWN = _kind("OFL-401", "the ledger does not know this plan", "clear check_extent to plan again")
+PLAN_UNKNOWN = _kind("OFL-401", "the ledger does not know this plan", hint="clear check_extent to plan again")
 PLAN_SUPERSEDED = _kind(
-    "OFL-402", "another plan passed this one", "nothing to mend: the next run picks it up; or clear check_extent"
+    "OFL-402", "another plan passed this one", hint="nothing to mend: the next run picks it up; or clear check_extent"
 )
 AUDIT_FAILED = _kind(
-    "OFL-403", "the files do not hold what was read", "nothing was committed; clear offload", retry=True
+    "OFL-403", "the files do not hold what was read", hint="nothing was committed; clear offload", retry=True
 )
 COMMIT_UNKNOWN = _kind(
     "OFL-404",
     "the answer of the commit was lost and the table could not be read",
-    "clear offload: it looks before it writes",
+    hint="clear offload: it looks before it writes",
     retry=True,
 )
-LEDGER_DISAGREES = _kind("OFL-405", "ledger and Iceberg disagree", "bin/offload ledger rebuild {table}")
+LEDGER_DISAGREES = _kind("OFL-405", "ledger and Iceberg disagree", command="bin/offload ledger rebuild {table}")
 WINDOW_CHANGED = _kind(
-    "OFL-406", "cursor or window width changed under a table that holds data", "put the old value back into the spec"
+    "OFL-406",
+    "cursor or window width changed under a table that holds data",
+    hint="put the old value back into the spec",
 )
 RANGE_REFUSED = _kind(
-    "OFL-407", "this range can not be offloaded", "bin/offload plan {table} shows the windows that can"
+    "OFL-407", "this range can not be offloaded", command="bin/offload plan {table}", hint="shows the windows that can"
 )
-WATERMARK_MOVED = _kind("OFL-408", "the watermark moved while it was updated", "clear update_watermark", retry=True)
-VERIFY_FAILED = _kind("OFL-409", "ClickHouse and Iceberg differ", "bin/offload verify {table} --json names the windows")
+WATERMARK_MOVED = _kind(
+    "OFL-408", "the watermark moved while it was updated", hint="clear update_watermark", retry=True
+)
+VERIFY_FAILED = _kind(
+    "OFL-409", "ClickHouse and Iceberg differ", command="bin/offload verify {table} --json", hint="names the windows"
+)
 # 5xx: the ledger and the machine
 LEDGER_UNREACHABLE = _kind(
     "OFL-501",
     "the ledger's PostgreSQL does not answer",
-    "bin/offload stack start if this machine runs it; else start it where it runs",
+    command="bin/offload stack start",
+    hint="if this machine runs it; else start it where it runs",
     retry=True,
 )
-LEDGER_OUTDATED = _kind("OFL-502", "the ledger's schema is older than this code", "bin/offload ledger upgrade")
-DISK_FULL = _kind("OFL-503", "no space left", "free space, then clear offload", retry=True)
-JOB_FAILED = _kind("OFL-504", "the Spark job failed", "read the job's last lines above, then clear offload", retry=True)
+LEDGER_OUTDATED = _kind("OFL-502", "the ledger's schema is older than this code", command="bin/offload ledger upgrade")
+DISK_FULL = _kind("OFL-503", "no space left", hint="free space, then clear offload", retry=True)
+JOB_FAILED = _kind(
+    "OFL-504", "the Spark job failed", hint="read the job's last lines above, then clear offload", retry=True
+)
 MONITORING_UNREACHABLE = _kind(
-    "OFL-505", "a server of the monitoring does not answer", "bin/offload stack status", retry=True
+    "OFL-505", "a server of the monitoring does not answer", command="bin/offload stack status", retry=True
 )
 BUNDLE_LEAKS = _kind(
-    "OFL-506", "a support bundle would hold a secret", "leave it unsent, and report which file the message names"
+    "OFL-506", "a support bundle would hold a secret", hint="leave it unsent, and report which file the message names"
 )
 
 
@@ -187,6 +234,11 @@ class OffloadError(Exception):
     @property
     def next_step(self) -> str:
         return self.kind.next_step.replace("{table}", self.table or "TABLE")
+
+    @property
+    def command(self) -> str | None:
+        """The part of the next step that can be typed as it is."""
+        return self.kind.command_for(self.table)
 
     def __str__(self) -> str:
         where = f" [{self.table}]" if self.table else ""

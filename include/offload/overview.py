@@ -126,10 +126,11 @@ class Board:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """Something to type, and when."""
+    """What to do next. line: what to type, None: no command does it; why: what it is for; hint: words about it."""
 
-    line: str
+    line: str | None
     why: str
+    hint: str = ""
 
 
 def dag_id(table: str) -> str:
@@ -319,11 +320,11 @@ def next_commands(table: TableOverview) -> tuple[Command, ...]:
     """What to type next, the most urgent first; the last two always help."""
     name, out = table.table, list[Command]()
     if table.stopped is not None:
-        why = "names what is wrong in each spec; retired on purpose? Delete its DAG in Airflow, and it leaves this page"
-        out.append(Command("bin/offload spec check", why))
+        retired = "retired on purpose? Delete its DAG in Airflow, and it leaves this page"
+        out.append(Command("bin/offload spec check", "names what is wrong in each spec", retired))
     kind = REGISTRY.get(table.error_id or "")
     if kind is not None:
-        out.append(Command(kind.next_step.replace("{table}", name), f"{kind.id}: {kind.title}"))
+        out.append(Command(kind.command_for(name), f"{kind.id}: {kind.title}", kind.hint_for(name)))
     if table.state == "behind":
         out.append(Command(f"bin/offload run {name}", "ships now what is settled, without waiting for the schedule"))
     if table.differing:

@@ -66,8 +66,9 @@ def refused(act: Callable[[], object]) -> OffloadError:
 
 
 def heal(error: OffloadError) -> None:
-    """Run the command that a refusal names; what follows "if" is the condition under which it is the right one."""
-    program, *words = shlex.split(error.next_step.partition(" if ")[0])
+    """Run the command that a refusal names."""
+    assert error.command is not None
+    program, *words = shlex.split(error.command)
     assert program == "bin/offload"
     done = subprocess.run([str(ROOT / program), *words], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr

@@ -238,7 +238,7 @@ class World:
         self.followed[error.id] += 1
         if self.followed.total() > 10 * TRIES:
             raise StuckError(f"errors without end: {dict(self.followed)}")
-        words = shlex.split(error.next_step)
+        words = shlex.split(error.command or "")
         if words[:1] == ["bin/offload"]:
             if words[1] == "stack":
                 self.servers_up()

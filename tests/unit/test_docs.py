@@ -164,10 +164,10 @@ def test_a_wrong_command_would_be_found(words: list[str]) -> None:
 def test_next_steps_of_errors_are_commands_that_exist() -> None:
     wrong = []
     for kind in REGISTRY.values():
-        if kind.next_step.startswith("bin/offload"):
-            words = re.split(" (?:shows|names|lists|if|once) ", kind.next_step)[0].replace("{table}", "TABLE").split()
-            if problem := problem_of(words[1:]):
-                wrong.append(f"{kind.id}: {kind.next_step}: {problem}")
+        if command := kind.command_for(None):
+            program, *words = command.split()
+            if problem := problem_of(words) if program == "bin/offload" else f"what is {program}?":
+                wrong.append(f"{kind.id}: {command}: {problem}")
     assert not wrong, "\n".join(wrong)
 
 

@@ -21,6 +21,7 @@ NOT_RAISED = {
     "OFL-409": "`bin/offload verify` prints every difference and exits 1; its id heads the runbook of that report",
 }
 """Kinds that no code raises, and why they are in the registry."""
+PROSE = {"if", "or", "and", "else", "once", "over", "to", "shows", "names", "lists", "keeps", "drops", "accepts"}
 
 
 def sources() -> Iterator[Path]:
@@ -68,7 +69,7 @@ def test_ids_and_titles_are_unique_and_well_formed() -> None:
 
 def test_an_id_can_not_be_defined_twice() -> None:
     with pytest.raises(ValueError, match="defined twice"):
-        errors._kind("OFL-101", "again", "nothing")
+        errors._kind("OFL-101", "again", hint="nothing")
     assert REGISTRY["OFL-101"] is errors.SPEC_INVALID
 
 
@@ -82,6 +83,21 @@ def test_the_text_names_id_table_cause_and_next_step(kind: ErrorKind) -> None:
     if "{table}" in kind.next_step:
         assert "k2.trades" in error.next_step
         assert "TABLE" in OffloadError(kind, "the cause").next_step
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_can_be_typed_stands_apart_from_the_words_about_it(kind: ErrorKind) -> None:
+    """Somebody at night copies the command, and it must run: no condition, no prose, and no other table."""
+    error = OffloadError(kind, "the cause", table="k2.trades")
+    assert kind.command or kind.hint
+    assert (kind.command or "") in kind.next_step and kind.hint in kind.next_step
+    assert not kind.hint.startswith("bin/offload")
+    if error.command is None:
+        assert not kind.next_step.startswith("bin/offload")
+        return
+    assert error.next_step.startswith(error.command)
+    assert re.fullmatch(r"bin/offload( [a-z-]+)+( k2\.trades)?( --[a-z]+)*", error.command), error.command
+    assert not PROSE & set(error.command.split()), error.command
 
 
 @pytest.mark.parametrize("kind", KINDS)

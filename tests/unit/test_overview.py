@@ -204,7 +204,11 @@ def test_order_and_commands() -> None:
     failed = seen(failures=3, error_id="OFL-203", last_error="OFL-203 gone")
     differing, fine, new = seen(differing=2), seen(), unknown("offload__k2__a__b")
     assert sorted([new, fine, differing, failed], key=by_danger) == [failed, differing, fine, new]
-    assert next_commands(failed)[0].line == REGISTRY["OFL-203"].next_step
+    # what no command does is said, and not offered for copying
+    assert (next_commands(failed)[0].line, next_commands(failed)[0].hint) == (None, REGISTRY["OFL-203"].hint)
+    away = seen(failures=3, error_id="OFL-201", last_error="OFL-201 away")
+    assert next_commands(away)[0].line == "bin/offload stack start"
+    assert next_commands(away)[0].hint.startswith("if this machine runs it")
     owned = seen(failures=3, error_id="OFL-303", last_error="OFL-303 not ours")
     assert next_commands(owned)[0].line == "bin/offload take-over k2.t"
     assert next_commands(differing)[0].line == "bin/offload reconcile k2.t --dry-run"
