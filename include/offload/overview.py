@@ -84,6 +84,8 @@ class TableOverview:
     width_us: int | None = None
     settle_us: int = 0
     origin_us: int | None = None
+    met_us: int | None = None
+    """When the ledger first met the table: what had expired by then was never the offload's to ship."""
     target: str | None = None
     schedule: str = SCHEDULE
     lag_limit_s: float | None = None
@@ -140,8 +142,9 @@ def dag_id(table: str) -> str:
 
 
 _TABLES = """
-SELECT t.identity, t.width_us, t.origin_us, t.target, w.watermark, w.generation, w.status, w.failure_count,
-    w.last_error, w.last_successful_run, w.updated_at, w.row_count, w.snapshot_id, w.duration_seconds,
+SELECT t.identity, t.width_us, t.origin_us, t.target, t.created_at AS met_at,
+    w.watermark, w.generation, w.status, w.failure_count, w.last_error,
+    w.last_successful_run, w.updated_at, w.row_count, w.snapshot_id, w.duration_seconds,
     g.reason AS guard, l.updated_at AS looked_at, l.brief AS look, l.differing, day.rows AS day_rows, newest.ttl_us
 FROM offload.tables t
 JOIN offload.watermarks w USING (table_id)
@@ -216,6 +219,7 @@ def _table(row: Mapping[Any, Any], now_us: int) -> TableOverview:
         width_us=int(row["width_us"]),
         settle_us=int(look.get("settle_us") or 0),
         origin_us=row["origin_us"],
+        met_us=to_us(row["met_at"]),
         target=row["target"],
         schedule=str(look.get("schedule") or SCHEDULE),
         lag_limit_s=look.get("lag_limit_s"),

@@ -31,6 +31,8 @@ class Fate(StrEnum):
     EMPTY = "empty"
     PENDING = "pending"
     """Settled, and not looked at yet."""
+    LOST = "lost"
+    """Not shipped, and its rows have begun to expire in ClickHouse: what was there may be gone for good."""
     DIFFERS = "differs"
     """ClickHouse holds something else, and the last check left it as it is."""
     EXPIRED = "expired"
@@ -168,7 +170,7 @@ def _cells(
             fate = Fate.EMPTY
             if not _covered(window, empty):
                 begun = seen.origin_us is not None and window.lo >= seen.origin_us
-                fate = Fate.PENDING if begun and window.hi <= settled else Fate.OPEN
+                fate = _unshipped(window, seen, now_us) if begun and window.hi <= settled else Fate.OPEN
             out.append(Cell(window, Fate.DIFFERS if reason else fate, source_rows=source_rows, why=reason))
             continue
         before = was.get((row["plan_id"], number))
@@ -177,6 +179,12 @@ def _cells(
         recorded = to_us(row["recorded_at"])
         out.append(Cell(window, fate, int(row["rows"]), before, source_rows, reason, row["plan_id"], recorded))
     return tuple(out)
+
+
+def _unshipped(window: Span, seen: TableOverview, now_us: int) -> Fate:
+    if seen.ttl_us is None or seen.met_us is None:
+        return Fate.PENDING
+    return Fate.LOST if seen.met_us < window.lo + seen.ttl_us <= now_us else Fate.PENDING
 
 
 def _covered(window: Span, merged: Sequence[Span]) -> bool:

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from tests.support.airflow_driver import Driver, poll
-from tests.support.ledger_story import Story, forget, tell
+from tests.support.ledger_story import DAY_US, Story, forget, tell
 from tests.support.tables import MakeTable
 from tests.ui.conftest import Gone, row_of
 
@@ -112,3 +112,18 @@ def test_a_login_in_an_old_error_is_not_shown(client: httpx.Client, gone: Gone) 
     for page in (row(client, gone.dag_id), client.get(f"/offload/dags/{gone.dag_id}").text):
         assert "refused" in page
         assert "hunter2" not in page
+
+
+def test_what_expired_before_it_was_shipped_is_not_pending(client: httpx.Client, gone: Gone) -> None:
+    forget(gone.ledger_uri, [gone.table])
+    tell(gone.ledger_uri, Story(gone.table, rows=40, days=0.5, ttl_us=DAY_US, behind_us=2 * DAY_US))
+    path = f"/offload/dags/{gone.dag_id}"
+    assert 'class="cell lost"' not in client.get(path).text, "the ledger has just met it"
+    with psycopg.connect(gone.ledger_uri) as c:
+        c.execute("UPDATE offload.tables SET created_at = now() - interval '9 days' WHERE identity = %s", [gone.table])
+    page = client.get(path).raise_for_status().text
+    # a day of five minutes, and what the last plan left
+    assert 280 <= page.count('class="cell lost" data-i') <= 300
+    assert 'class="cell pending" data-i' in page
+    assert "lost <b>" in page
+    assert "unshipped rows have begun to expire" in page

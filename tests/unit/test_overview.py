@@ -25,7 +25,7 @@ from include.offload.overview import (
     restrict,
     unknown,
 )
-from include.offload.timeline import MAX_CELLS, Cell, Fate, PlanLine
+from include.offload.timeline import MAX_CELLS, Cell, Fate, PlanLine, _cells
 from include.offload.windows import Grid, Span, from_us
 from include.orchestration.ui import drawing, words
 
@@ -96,7 +96,8 @@ def row(look: dict[str, object], **known: object) -> TableOverview:
         "identity": "k2.t", "width_us": WIDTH, "origin_us": 0, "target": "k2.t", "generation": 7, "status": "success",
         "watermark": from_us(Grid(WIDTH).settled_until(NOW - 5 * MINUTE_US, 2 * MINUTE_US)), "failure_count": 0,
         "last_error": None, "last_successful_run": ended, "updated_at": ended, "row_count": 1, "snapshot_id": 1,
-        "duration_seconds": 1.0, "guard": None, "looked_at": ended, "differing": 0, "day_rows": 1, "ttl_us": None,
+        "duration_seconds": 1.0, "guard": None, "looked_at": ended, "met_at": from_us(0), "differing": 0, "day_rows": 1,
+        "ttl_us": None,
     }  # fmt: skip
     return _table(facts | known | {"look": {"settle_us": 2 * MINUTE_US} | look}, NOW)
 
@@ -229,6 +230,22 @@ def test_an_id_in_a_message() -> None:
     assert sections.error_id("OFL-999 [k2.t] who knows") is None
     assert sections.error_id(None) is None
     assert sections.section("OFL-999") is None
+
+
+def test_a_window_that_expired_before_it_was_shipped_is_lost() -> None:
+    """Not what had expired when the ledger met the table, nor what nobody knows to expire."""
+    grid = Grid(WIDTH)
+    now = grid.span(grid.number(NOW)).lo + MINUTE_US
+    table = TableOverview("k2.t", "ok", width_us=WIDTH, origin_us=0, met_us=now - 90 * MINUTE_US, ttl_us=HOUR_US)
+    span = Span(now - MINUTE_US - 40 * WIDTH, now - MINUTE_US + WIDTH)
+    cells = _cells(grid, span, [], {}, {}, table, now)
+    fates = [c.fate for c in cells]
+    # 200 minutes: expired before it was met, 150 to 60 minutes ago lost, then the hour that is alive, then the open one
+    assert fates == [Fate.PENDING] * 11 + [Fate.LOST] * 18 + [Fate.PENDING] * 11 + [Fate.OPEN]
+    assert cells[11].span.lo + HOUR_US > now - 90 * MINUTE_US >= cells[10].span.lo + HOUR_US
+    assert cells[28].span.lo + HOUR_US <= now < cells[29].span.lo + HOUR_US
+    forever = _cells(grid, span, [], {}, {}, replace(table, ttl_us=None), now)
+    assert [c.fate for c in forever] == [Fate.PENDING] * 40 + [Fate.OPEN]
 
 
 @pytest.mark.parametrize("width", [1, 10, 60, 300, 420, 900, 1800, 3600, 86_400, 7 * 86_400])

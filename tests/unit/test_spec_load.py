@@ -227,6 +227,7 @@ def test_two_specs_never_write_one_table(tmp_path: Path) -> None:
         ("x/y__z.yaml", 1, ""),
         ("x__y/z.yaml", 1, ""),
     ]
+    assert "the DAG offload__x__y__z is also made by x__y.z. Write: another file name" in str(result.errors[2])
 
 
 def test_a_missing_directory_and_a_missing_spec(tmp_path: Path) -> None:

@@ -145,7 +145,8 @@
   const stamp = (ms) => new Date(ms).toISOString().slice(0, 19).replace("T", " ");
   const WORDS = {
     shipped: "shipped", healed: "healed: shipped again, with late or changed rows", empty: "seen empty",
-    pending: "pending: the next run looks at it", differs: "differs from ClickHouse, and is left as it is",
+    pending: "pending: the next run looks at it",
+    lost: "lost, as far as is known: not shipped, and its rows have begun to expire in ClickHouse", differs: "differs from ClickHouse, and is left as it is",
     expired: "shipped; its rows have begun to expire in ClickHouse", open: "not settled yet",
   };
   const REASONS = {
@@ -245,7 +246,7 @@
     facts = found && JSON.parse(found.textContent);
     if (!heat) return;
     for (const cell of heat.querySelectorAll("[data-i]")) cell.tabIndex = -1;
-    const cells = heat.querySelectorAll(".shipped, .healed, .expired, .differs, .pending");
+    const cells = heat.querySelectorAll(".shipped, .healed, .expired, .differs, .pending, .lost");
     const chosen = document.activeElement?.dataset?.i ? document.activeElement : cells[cells.length - 1];
     if (chosen) chosen.tabIndex = 0;
   };
