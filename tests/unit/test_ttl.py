@@ -11,8 +11,11 @@ import pytest
 from include.offload.errors import OffloadError
 from include.offload.model import SourceTable
 from include.offload.source.describe import describe
+from include.offload.source.extent import ExtentQuery
+from include.offload.source.projection import project
 from include.offload.source.ttl import Element, elements, expiry_sql, read_ddl
 from include.offload.spec.model import TableSpec
+from include.offload.windows import Grid, Span
 from tests.support.chdb_engine import Engine
 
 
@@ -72,6 +75,30 @@ ROW = "('2030-01-01 12:00:00.123', '2030-01-05', 7, true)"
 )  # fmt: skip
 def test_the_first_expiry_of_a_row(db: Engine, ttl: str, when: str | None) -> None:
     assert expiry(db, make(db, ttl), ROW) == when
+
+
+@pytest.mark.parametrize(
+    ("ttl", "hours"),
+    [
+        ("TTL ts + INTERVAL 7 DAY", [168, 168]),
+        # the row that lives shortest speaks for its window; one that never expires does not
+        ("TTL ts + INTERVAL 1 DAY DELETE WHERE x = 1, ts + INTERVAL 9 DAY", [24, 216]),
+        ("TTL ts + INTERVAL 1 DAY DELETE WHERE x = 1", [24, None]),
+        ("", [None, None]),
+    ],
+)
+def test_how_long_the_rows_of_a_window_live(db: Engine, ttl: str, hours: list[int | None]) -> None:
+    """From each row's own cursor, wherever in its window it lies."""
+    source = make(db, ttl)
+    grid = Grid(3_600_000_000)
+    query = ExtentQuery(
+        "ttl", "t", "ts", None, False, grid, project(spec(), source), (), expiry_sql(source, spec()).sql
+    )
+    rows = [("00:10:00", 1), ("00:40:00", 2), ("00:55:00.500", 1), ("01:30:00", 2), ("01:59:59", 3)]
+    values = ", ".join(f"('2030-01-01 {at}', '2030-01-05', {x}, true)" for at, x in rows)
+    db.raw(f"INSERT INTO ttl.t (ts, d, x, keep) SETTINGS optimize_on_insert = 0 VALUES {values}")
+    lives = [cell[4] for cell in db.query(query.cells_sql([Span(0, 2**61)]))]
+    assert [None if us is None else us / 3_600_000_000 for us in lives] == hours
 
 
 def test_columns_that_are_offloaded_count_too(db: Engine) -> None:
