@@ -49,12 +49,10 @@ def lag_limits_s(window_us: int, own_s: float | None = None, schedule: str = SCH
     return lag_limit_s(window_us, schedule=schedule), lag_limit_s(window_us, LAG_FAILED_S, schedule=schedule)
 
 
-def headroom_limits_s(own_s: float | None = None, ttl_us: int | None = None) -> tuple[float, float]:
-    """The headrooms that fail and that warn, in seconds. A TTL that is short by itself is no danger."""
-    if own_s:
-        return float(own_s), float(own_s * HEADROOM_WARN_TIMES)
-    fails, warns = float(HEADROOM_S), float(HEADROOM_S * HEADROOM_WARN_TIMES)
-    return (fails, warns) if ttl_us is None else (min(fails, ttl_us / 4e6), min(warns, ttl_us / 2e6))
+def headroom_limits_s(own_s: float | None = None) -> tuple[float, float]:
+    """The headrooms that fail and that warn, in seconds; a table whose TTL is short by design has limits of its own."""
+    fails = float(own_s or HEADROOM_S)
+    return fails, fails * HEADROOM_WARN_TIMES
 
 
 def expires_us(known_us: int | None, watermark_us: int | None, ttl_us: int | None) -> int | None:

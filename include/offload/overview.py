@@ -251,7 +251,7 @@ def _judged(seen: TableOverview, now_us: int) -> TableOverview:
         behind, far = lag > warns_us, lag > fails_us
     found: list[tuple[Danger, str]] = []
     if seen.headroom_us is not None:
-        fails_s, warns_s = headroom_limits_s(seen.headroom_limit_s, seen.ttl_us)
+        fails_s, warns_s = headroom_limits_s(seen.headroom_limit_s)
         if seen.headroom_us <= 0:
             found.append((Danger.CRITICAL, "unshipped rows have begun to expire"))
         elif seen.headroom_us < fails_s * 1e6:

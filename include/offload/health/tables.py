@@ -157,7 +157,7 @@ def headroom_line(known: Mapping[str, Remembered], wanted: Sequence[TableSpec], 
         past = known.get(spec.identity)
         if past is not None and past.look is not None and past.first_expiry_us is not None:
             left = past.first_expiry_us / 1e6 - now.timestamp()
-            fails, warns = headroom_limits_s(spec.alerts.ttl_headroom_s, past.look.ttl_us)
+            fails, warns = headroom_limits_s(spec.alerts.ttl_headroom_s)
             ends.append(((left > fails) + (left > warns), left / fails, left, spec.identity))
         elif past is None or past.look is None or past.look.expires is not False:
             blind.append(spec.identity)
