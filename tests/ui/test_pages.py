@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from functools import partial
 
 import httpx
 import psycopg
@@ -187,11 +188,12 @@ def test_a_server_that_hangs_and_a_proxy_that_answers_for_it(
     assert len(asked) == 1
     page.clock.run_for(10_000)
     expect(said).to_contain_text("does not answer; what you see is old")
+    assert len(asked) == 1
     expect(ours(page)).to_have_count(10)
     page.unroute("**/offload/")
     html = "<html><body><h1>503 Service Temporarily Unavailable</h1></body></html>"
     for status, words in ((503, "not refreshed: HTTP 503"), (200, "something else answered")):
-        page.route("**/offload/", lambda route, s=status: route.fulfill(status=s, content_type="text/html", body=html))
+        page.route("**/offload/", partial(Route.fulfill, status=status, content_type="text/html", body=html))
         page.clock.run_for(15_000)
         expect(said).to_contain_text(words)
         expect(ours(page)).to_have_count(10)
