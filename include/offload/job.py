@@ -38,7 +38,7 @@ from include.offload.source.extent import ExtentQuery
 from include.offload.source.projection import record_value
 from include.offload.source.sql import WINDOW, spans_sql, window_sql
 from include.offload.spec.model import TableSpec
-from include.offload.windows import Grid, Span, from_us, subtract
+from include.offload.windows import Grid, Span, from_us, merge, subtract
 
 log = logging.getLogger(__name__)
 
@@ -294,9 +294,10 @@ def _check_source(ctx: Context, spec: TableSpec, plan: Plan, table: Table) -> No
     """The second look, now that everything was read.
 
     Raises OFL-209 when it is no longer the table that was planned for (rule 2), OFL-212 when it has other columns than
-    planned (rule 10), OFL-407 when rows of a window to be replaced expire, or went since planning (rule 18). A row that
-    came with a value in a new column while the old columns were read would lose that value: its window would count as
-    shipped. What came since planning may have been shipped too, so its blocks are remembered for the next look.
+    planned (rule 10), OFL-402 when another run shipped a window to be replaced, OFL-407 when rows of one expire, or
+    went since planning (rule 18), whichever run saw it. A row that came with a value in a new column while the old
+    columns were read would lose that value: its window would count as shipped. What came since planning may have been
+    shipped too, so its blocks are remembered for the next look.
     """
     head = ctx.ledger.head(plan.table)
     if head is None:
@@ -316,10 +317,21 @@ def _check_source(ctx: Context, spec: TableSpec, plan: Plan, table: Table) -> No
         if not replaced:
             return
         moved = ttl_moved(ctx, client, source, spec, head.table_id)
-    soonest = earliest(*(w.expiry_us for w in replaced))
+    # read after the looks above: another run may have seen first what went, and have marked these windows for it
+    grid = Grid(plan.width_us)
+    shipped, _ = ctx.ledger.windows(head, grid, merge(grid.span(w.window) for w in replaced))
+    if any(w.window not in shipped or shipped[w.window].state.rows != w.ledger_rows for w in replaced):
+        raise OffloadError(
+            PLAN_SUPERSEDED,
+            "the ledger holds other rows of a window that it replaces than when planned",
+            table=plan.table,
+        )
+    soonest = earliest(*(w.expiry_us for w in replaced), *(shipped[w.window].state.expiry_us for w in replaced))
     if soonest is not None and soonest <= now + COMMIT_MARGIN_US:
         raise OffloadError(
-            RANGE_REFUSED, "rows of a window that it replaces are expiring in ClickHouse", table=plan.table
+            RANGE_REFUSED,
+            "rows of a window that it replaces are expiring in ClickHouse, or went from it without a delete",
+            table=plan.table,
         )
     if went or moved:
         what = "the source's TTL changed" if moved else "parts of the source were dropped"

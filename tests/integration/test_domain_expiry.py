@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from include.offload.errors import RANGE_REFUSED, OffloadError
+from include.offload.errors import PLAN_SUPERSEDED, RANGE_REFUSED, OffloadError
+from include.offload.model import Action
 from include.offload.planning import Leave
 from include.offload.recovery import rebuild
 from include.offload.settings import ROOT
@@ -175,6 +176,62 @@ def test_rule_18_a_ttl_that_changes_while_windows_are_read_again_stops_the_plan(
     every_way(t)
     assert t.lake_ids() == list(range(1, 11))
     t.unverifiable = GONE
+
+
+def columns_zeroed(t: DomainTable) -> None:
+    t.mutate("MODIFY COLUMN size Float64 TTL toDateTime(ts) + INTERVAL 1 HOUR")
+
+
+STALE: list[tuple[str, Lose, str, int]] = [
+    (BY_SYM, dropped, "follow", 1),
+    (BY_SYM, dropped, "keep", 9),
+    (DDL + MONTH, shortened, "follow", 1),
+    (DDL, columns_zeroed, "keep", 1),
+]
+
+
+@pytest.mark.parametrize(("ddl", "lose", "deletes", "late"), STALE, ids=[f"{x.__name__}-{d}" for _, x, d, _ in STALE])
+def test_rule_18_a_plan_that_waited_erases_nothing_that_another_run_saw_go(
+    table: MakeDomainTable, ddl: str, lose: Lose, deletes: str, late: int
+) -> None:
+    """Its job fails; the next run sees the loss and has nothing to ship, so the plan is still at the chain's end."""
+    t = (
+        table(f"deletes: {deletes}\n", ddl=ddl)
+        .insert(0, sym="a", size=2.5, rows=4)
+        .insert(0, sym="b", size=2.5, rows=4)
+    )
+    t.run()
+    held = t.lake().scan().to_arrow().sort_by("id")
+    t.insert(0, sym="b", rows=late)
+    waits = t.check("waits").plan
+    assert [w.action for w in waits.windows] == [Action.REPLACE]
+    lose(t)
+    assert not t.run("another").check.plan.touches_lake
+    with pytest.raises(OffloadError) as refused:
+        t.ship(waits.plan_id)
+    assert refused.value.kind is RANGE_REFUSED
+    every_way(t)
+    assert t.lake().scan().to_arrow().sort_by("id") == held
+    t.unverifiable = GONE
+
+
+def test_rule_18_a_plan_replaces_nothing_that_the_ledger_holds_otherwise_by_now(
+    table: MakeDomainTable, domain: Domain
+) -> None:
+    t = table().fill(0)
+    t.run()
+    plan = t.insert(0, rows=1).check().plan
+    change = (
+        "UPDATE offload.windows SET rows = rows + %s WHERE fingerprint IS NOT NULL"
+        " AND table_id = (SELECT table_id FROM offload.tables WHERE identity = %s)"
+    )
+    domain.ledger(change, 1, t.identity)
+    with pytest.raises(OffloadError) as refused:
+        t.ship(plan.plan_id)
+    assert (refused.value.kind, "than when planned" in refused.value.cause) == (PLAN_SUPERSEDED, True)
+    domain.ledger(change, -1, t.identity)
+    assert t.ship(plan.plan_id).rows == 11
+    t.watermark(plan.plan_id)
 
 
 def test_rule_18_rows_that_came_while_they_were_read_and_then_went_stay(table: MakeDomainTable) -> None:
