@@ -88,8 +88,12 @@ def ship(ctx: Context, plan_id: uuid.UUID, run_tasks: RunTasks, ready: Callable[
     files, pending = _read(ctx, spec, plan, table, attempt, run_tasks)
     outcome = _outcome(plan, files, pending, time.monotonic() - started)
     reached("audited")
-    _check_source(ctx, spec, plan, table)
-    ctx.ledger.record_attempt(attempt, outcome)
+    try:
+        _check_source(ctx, spec, plan, table)
+        ctx.ledger.record_attempt(attempt, outcome)
+    except BaseException:
+        _clean_up(table, files)
+        raise
     landing = land(
         ctx.catalog,
         plan,
@@ -97,6 +101,7 @@ def ship(ctx: Context, plan_id: uuid.UUID, run_tasks: RunTasks, ready: Callable[
         outcome.watermark,
         [_data_file(table, plan, f) for f in files if f.rows],
         lambda now: _replacement(now, plan, set(pending), attempt),
+        lambda: _clean_up(table, files),
     )
     if landing.marker.attempt != attempt:
         return _already(ctx, plan, landing.marker.attempt, started)
@@ -161,14 +166,17 @@ def _drop(table: Table, file: ShippedFile, slice_number: int) -> bool:
     return True
 
 
-def _clean_up(table: Table, files: Sequence[ShippedFile]) -> None:
+def _clean_up(table: Table, files: Iterable[ShippedFile]) -> None:
     """Delete what this attempt wrote; only ever called before a commit was sent (rule 13)."""
-    for file in files:
+    _delete(table, (file.path for file in files if file.rows))
+
+
+def _delete(table: Table, paths: Iterable[str]) -> None:
+    for path in paths:
         try:
-            if file.rows:
-                table.io.delete(file.path)
+            table.io.delete(path)
         except OSError as error:
-            log.warning("left for orphan removal: %s (%s)", file.path, error)
+            log.warning("left for orphan removal: %s (%s)", path, error)
 
 
 def _task(
@@ -348,6 +356,7 @@ def _replacement(table: Table, plan: Plan, pending: set[int], attempt: uuid.UUID
     found = find_replacement(table, plan.table, plan.cursor, [grid.span(w.window) for w in windows], attempt)
     expected = sum(w.ledger_rows or 0 for w in windows)
     if found.rows_removed > expected and not plan.force:
+        _delete(table, (file.file_path for file in found.remainders))
         lo, hi = (from_us(grid.span(pick(w.window for w in windows)).lo) for pick in (min, max))
         raise OffloadError(
             TARGET_ROWS_ADDED,

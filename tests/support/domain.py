@@ -17,10 +17,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 import pyarrow as pa
 import pytest
+from pyarrow.fs import FileSelector
+from pyiceberg.io.pyarrow import PyArrowFileIO
 from pyiceberg.table import Table as IcebergTable
 from pyiceberg.table.snapshots import Operation, Snapshot
 
@@ -241,6 +244,15 @@ class DomainTable:
 
     def files(self) -> list[str]:
         return [str(t.file.file_path) for t in self.lake().scan().plan_files()]
+
+    def stored(self) -> list[str]:
+        """The data files in the store, whether a snapshot names them or not; sorted."""
+        table = self.lake()
+        where = urlsplit(table.location())
+        assert isinstance(table.io, PyArrowFileIO)
+        below = FileSelector(f"{where.netloc}{where.path}/data", recursive=True, allow_not_found=True)
+        found = table.io.fs_by_scheme(where.scheme, where.netloc).get_file_info(below)
+        return sorted(f"{where.scheme}://{f.path}" for f in found if f.is_file)
 
     def lake_windows(self) -> dict[int, int]:
         """Rows in the lake per window number, read by PyIceberg."""

@@ -148,21 +148,28 @@ def land(
     watermark_us: int | None,
     added: Sequence[DataFile],
     replace: Callable[[Table], Replacement],
+    never_sent: Callable[[], object] = lambda: None,
 ) -> Landing:
     """Commit `added` files and the replacement that `replace` finds, unless this plan already landed.
 
-    Foreign snapshots that come between are rebased over; another plan of ours is not. Raises OFL-404 when the fate of
-    the request can't be told, and what `guard` raises.
+    Foreign snapshots that come between are rebased over; another plan of ours is not. never_sent: called when this
+    fails before any request was sent, so that nothing can refer to the files (rule 13). Raises OFL-404 when the fate
+    of the request can't be told, and what `guard` raises.
     """
-    for _ in range(MAX_REBASES):
-        table = load(catalog, plan)
-        marker = guard(table, plan)
-        if marker is not None and marker.plan == plan.plan_id:
-            return Landing(table, marker, ours=False)
-        with reaching(plan.table):
-            replacement = replace(table)
-            check_files(table, plan.table, [*added, *replacement.remainders])
-            staged = stage(table, plan, attempt, watermark_us, added, replacement)
+    for turn in range(MAX_REBASES):
+        try:
+            table = load(catalog, plan)
+            marker = guard(table, plan)
+            if marker is not None and marker.plan == plan.plan_id:
+                return Landing(table, marker, ours=False)
+            with reaching(plan.table):
+                replacement = replace(table)
+                check_files(table, plan.table, [*added, *replacement.remainders])
+                staged = stage(table, plan, attempt, watermark_us, added, replacement)
+        except BaseException:
+            if turn == 0:
+                never_sent()
+            raise
         reached("before-commit")
         try:
             catalog.commit_table(table, staged.requirements, staged.updates)
