@@ -66,7 +66,9 @@ NOTES: dict[str, str] = {
         that counts as settled may not have arrived on it.""",
     "OFL-211": """
         `FINAL` merges rows of one key. When the cursor is not part of the sorting key, versions of one row may lie in
-        different windows, and reading one window alone gives another answer than reading the whole table.""",
+        different windows, and reading one window alone gives another answer than reading the whole table. A column of
+        `target.partition` that is not part of it can differ between versions just so: each partition is read by a
+        query of its own.""",
     "OFL-212": """
         Somebody added, dropped or changed a column between planning and the end of reading. Rows that came in between
         may hold values that this plan does not read, so it commits nothing. No row is lost; the next plan reads them

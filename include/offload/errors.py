@@ -100,7 +100,7 @@ REPLICA_LAGS = _kind(
 FINAL_UNSAFE = _kind(
     "OFL-211",
     "`final` can not be read window by window on this table",
-    hint="put the cursor into the sorting key, or drop `final`",
+    hint="put the cursor and the columns of target.partition into the sorting key, or drop `final`",
 )
 SOURCE_COLUMNS_CHANGED = _kind(
     "OFL-212",

@@ -12,6 +12,7 @@ from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 from pyiceberg.typedef import Record
 
+from include.offload.audit import changed_windows, shipped_windows
 from include.offload.context import Context, limits
 from include.offload.crashpoint import reached
 from include.offload.errors import (
@@ -32,13 +33,10 @@ from include.offload.lake.shipping import SliceTask, slice_sql, source_name
 from include.offload.lookback import parts_went, ttl_moved
 from include.offload.model import Action, Outcome, Plan, Projection, ShippedFile, Slice, WindowState, earliest
 from include.offload.slicing import lanes
-from include.offload.source.client import Client
 from include.offload.source.describe import describe
-from include.offload.source.extent import ExtentQuery
 from include.offload.source.projection import record_value
-from include.offload.source.sql import WINDOW, spans_sql, window_sql
 from include.offload.spec.model import TableSpec
-from include.offload.windows import Grid, Span, from_us, merge, subtract
+from include.offload.windows import Grid, from_us, merge, subtract
 
 log = logging.getLogger(__name__)
 
@@ -139,12 +137,12 @@ def _read(
             ]
             for file in run_tasks(tasks):
                 done.append(file)
-            short = _short_windows(ctx, spec, plan, done, pending)
-            if not short:
+            changed = changed_windows(ctx, spec, plan, done, pending)
+            if not changed:
                 return done, tuple(sorted(pending))
-            pending |= short
-            log.warning("%d windows changed under the read and stay pending", len(short))
-            holes = [grid.span(n) for n in short]
+            pending |= changed
+            log.warning("%d windows changed under the read and stay pending", len(changed))
+            holes = [grid.span(n) for n in changed]
             todo = []
             for slice_ in plan.slices:
                 if any(h.overlaps(s) for h in holes for s in slice_.spans):
@@ -197,67 +195,6 @@ def _task(
         endpoint=ctx.endpoint(spec, plan.replica),
         io_properties=dict(table.io.properties),
     )
-
-
-def shipped_windows(files: Iterable[ShippedFile]) -> dict[int, WindowState]:
-    """The windows of all files, summed."""
-    out: dict[int, WindowState] = {}
-    for file in files:
-        for state in file.windows:
-            out[state.window] = out[state.window] + state if state.window in out else state
-    return out
-
-
-def _short_windows(
-    ctx: Context, spec: TableSpec, plan: Plan, files: Sequence[ShippedFile], pending: set[int]
-) -> set[int]:
-    """Audit (rule 12): windows of which fewer rows came than planned, and than a second count finds or the lake has.
-
-    Raises OFL-403 when a file holds another number of rows than its windows add up to, or a window that the plan
-    does not ship.
-    """
-    for file in files:
-        if file.rows != sum(w.rows for w in file.windows):
-            raise OffloadError(
-                AUDIT_FAILED,
-                f"{file.path} holds {file.rows} rows, its windows add up to another number",
-                table=plan.table,
-            )
-    shipped = shipped_windows(files)
-    grid = Grid(plan.width_us)
-    planned = {w.window: w for w in plan.windows}
-    for number in shipped:
-        span = grid.span(number)
-        if number in pending or (number not in planned and not any(a.lo <= span.lo < a.hi for a in plan.append)):
-            raise OffloadError(
-                AUDIT_FAILED, f"rows of window {span} came, which the plan does not ship", table=plan.table
-            )
-    short = [w for w in plan.windows if w.window not in pending and _rows(shipped, w.window) < w.rows]
-    if not short:
-        return set()
-    with ctx.connect(spec, f"offload audit {plan.table} plan {plan.plan_id}", plan.replica) as client:
-        again = count_windows(client, spec, plan, [grid.span(w.window) for w in short])
-    # rows that were deleted since planning: to replace now would follow a delete that the spec says to keep (rule 19)
-    kept = {w.window: w.ledger_rows or 0 for w in short if w.action is Action.REPLACE and spec.deletes == "keep"}
-    least = {w.window: max(again.get(w.window, 0), kept.get(w.window, 0)) for w in short}
-    return {n for n, rows in least.items() if _rows(shipped, n) < rows}
-
-
-def _rows(states: dict[int, WindowState], window: int) -> int:
-    return states[window].rows if window in states else 0
-
-
-def count_windows(client: Client, spec: TableSpec, plan: Plan, spans: Sequence[Span]) -> dict[int, int]:
-    """Rows per window number in ClickHouse now."""
-    query = ExtentQuery(
-        spec.source.database, spec.source.table, plan.cursor, None, spec.source.final, Grid(plan.width_us),
-        plan.projection, (), None,
-    )  # fmt: skip
-    sql = (
-        f"SELECT {window_sql(plan.cursor, plan.width_us)} AS {WINDOW}, count() FROM {query.source}"
-        f" WHERE {spans_sql(plan.cursor, spans)} GROUP BY {WINDOW}"
-    )
-    return {int(w): int(n) for w, n in client.query(sql)}
 
 
 def _outcome(plan: Plan, files: Sequence[ShippedFile], pending: tuple[int, ...], seconds: float) -> Outcome:

@@ -59,7 +59,7 @@ MUTATIONS = {
     ),
     "audit": Mutation(
         (
-            Patch("job.py", "short = _short_windows(ctx, spec, plan, done, pending)", "short: set[int] = set()"),
+            Patch("job.py", "changed = changed_windows(ctx, spec, plan, done, pending)", "changed: set[int] = set()"),
             Patch("lake/commit.py", "if size != file.file_size_in_bytes:", "if False:"),
         ),
         (f"{RUNS}::test_rows_deleted_while_they_are_read_again_do_not_erase_history",),

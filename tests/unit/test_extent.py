@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.offload.job import _outcome, shipped_windows
+from include.offload.audit import shipped_windows
+from include.offload.job import _outcome
 from include.offload.model import (
     Action,
     Cell,

@@ -125,6 +125,31 @@ def test_final_only_where_it_can_be_read_window_by_window() -> None:
     assert "twice" in refusal("OFL-211", wish, table(TS, **good, do_not_merge_across_partitions_select_final=True))
 
 
+@pytest.mark.parametrize(
+    ("partition", "expr", "moving"),
+    [
+        (["day(ts)", "a"], None, None),
+        (["a"], "upper(a)", None),
+        (["a"], "concat(a, toString(ts))", None),
+        (["note"], None, "note"),
+        (["note", "bucket(4, id)"], None, "id, note"),
+        (["a"], "coalesce(a, note)", "a"),
+        (["note"], "upper(a)", None),
+    ],
+)
+def test_final_only_where_no_newer_version_can_lie_in_another_partition(
+    partition: list[str], expr: str | None, moving: str | None
+) -> None:
+    overrides = {partition[-1]: {"expr": expr, "type": "string"}} if expr else {}
+    wish = spec(source={"final": True}, target={"partition": partition}, columns={"overrides": overrides})
+    columns = {**TS, "a": "String", "note": "String", "id": "Int64"}
+    source = table(columns, engine="ReplacingMergeTree", sorting_key=("a", "ts"))
+    if moving is None:
+        assert project(wish, source)
+    else:
+        assert f"target.partition names {moving}, which" in refusal("OFL-211", wish, source)
+
+
 def test_names_that_differ_only_in_case() -> None:
     assert "differ only in case" in refusal("OFL-205", spec(), table({**TS, "Price": "Float64", "price": "Float64"}))
 

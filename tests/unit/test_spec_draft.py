@@ -91,6 +91,20 @@ def test_minute_candles_keep_the_usual_window(db: Engine) -> None:
     good(db, spec)
 
 
+def test_rows_that_merge_are_not_filed_by_what_their_versions_may_differ_in(db: Engine) -> None:
+    source = make(
+        db,
+        "states",
+        "at DateTime, k String, state String, v UInt64",
+        "ReplacingMergeTree(v) ORDER BY (k, at) PARTITION BY (state, k)",
+    )
+    spec, text = drafted(db, source)
+    assert spec.source.final
+    assert [str(f) for f in spec.target.partition] == ["day(at)", "k"]
+    assert "state is not in the sorting key: FINAL could merge rows of two partitions" in text
+    good(db, spec)
+
+
 def test_final_is_not_proposed_where_it_is_unsafe(db: Engine) -> None:
     source = make(db, "versions", "id UInt64, updated DateTime", "ReplacingMergeTree(updated) ORDER BY id")
     spec, text = drafted(db, source)

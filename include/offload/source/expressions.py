@@ -112,6 +112,14 @@ def check_expression(text: str) -> None:
             raise ValueError(f"{node.sql(dialect='clickhouse')} does not give the same value again for the same row")
 
 
+def columns_read(text: str) -> set[str]:
+    """The columns that an expression of a spec names; of a part of a nested one the column itself."""
+    import sqlglot
+    from sqlglot import exp
+
+    return {column.parts[0].name for column in sqlglot.parse_one(text, read="clickhouse").find_all(exp.Column)}
+
+
 def expressions_of(spec: TableSpec) -> dict[str, str]:
     """The SQL in a spec, by where it stands; a `ttl` that is a duration is none."""
     from include.offload.spec import human

@@ -29,6 +29,7 @@ from include.offload.model import (
     SourceTable,
 )
 from include.offload.source import icetypes
+from include.offload.source.expressions import columns_read
 from include.offload.source.sql import quote
 from include.offload.source.typemap import Mapping, NoMappingError, base_type, declared, map_override, map_type
 from include.offload.spec.fields import quote_if_needed, split_transform, yaml_text
@@ -194,12 +195,27 @@ def check_final(spec: TableSpec, source: SourceTable) -> None:
             "a merge could move a row into another window",
             table=spec.identity,
         )
+    moving = sorted({f.column for f in spec.target.partition if not _reads_only(spec, f.column, source.sorting_key)})
+    if moving:
+        raise OffloadError(
+            FINAL_UNSAFE,
+            f"target.partition names {', '.join(moving)}, which the sorting key ({', '.join(source.sorting_key)}) does"
+            " not hold: a newer version of a row could lie in another partition, and both be read",
+            table=spec.identity,
+        )
     if source.do_not_merge_across_partitions_select_final:
         raise OffloadError(
             FINAL_UNSAFE,
             "do_not_merge_across_partitions_select_final is set: FINAL could return a row twice",
             table=spec.identity,
         )
+
+
+def _reads_only(spec: TableSpec, name: str, columns: Sequence[str]) -> bool:
+    """Whether a column of the lake is made of these columns of the source alone."""
+    override = spec.columns.overrides.get(name)
+    read = {name} if override is None or override.expr is None else columns_read(override.expr)
+    return read <= set(columns)
 
 
 _TIMES = ("timestamp", "timestamptz")

@@ -171,13 +171,18 @@ def _source(source: SourceTable, cursor: SourceColumn) -> Iterator[str]:
         yield f"  database: {yaml_text(source.database)}"
     if table != source.table:
         yield f"  table: {yaml_text(source.table)}"
-    if merging and cursor.name in source.sorting_key:
+    if _final(source, cursor):
         yield f"  # {source.engine} merges rows in the background; FINAL reads them merged."
         yield "  final: true"
     elif merging:
         yield f"  # {source.engine} merges rows in the background, but {cursor.name} is not in the sorting key:"
         yield "  # a merge could move a row into another window, so rows are offloaded as they are stored."
         yield "  final: false"
+
+
+def _final(source: SourceTable, cursor: SourceColumn) -> bool:
+    """Whether the rows are to be read merged, and can be."""
+    return any(name in source.engine for name in MERGING_ENGINES) and cursor.name in source.sorting_key
 
 
 def _times(source: SourceTable, cursor: SourceColumn, stats: Stats) -> Iterator[str]:
@@ -286,6 +291,8 @@ def _partition(source: SourceTable, cursor: SourceColumn, stats: Stats) -> tuple
         column = by_name.get(name)
         if column is None:
             notes.append(f"Iceberg has no transform for {item} of ClickHouse's partition key.")
+        elif _final(source, cursor) and name not in source.sorting_key:
+            notes.append(f"{name} is not in the sorting key: FINAL could merge rows of two partitions.")
         elif call and call[1] in _TRANSFORMS and base_type(column.type)[0].name in TIME_TYPES:
             fields.append(f"{_TRANSFORMS[call[1]]}({quote_if_needed(name)})")
             time_done = True

@@ -1,0 +1,127 @@
+"""Rule 12: whatever happens between the queries of a window, what passes the audit is what the next look can go on
+from. The table is a model: rows with an id, a partition and a content, read one partition after the other."""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from dataclasses import dataclass, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from include.offload.audit import Cells, _doubtful, _whole, changed_windows
+from include.offload.errors import AUDIT_FAILED, OffloadError
+from include.offload.model import Action, Plan, PlannedWindow, Projection, ShippedFile, Target, WindowState
+from include.offload.windows import Span
+
+PARTITIONS = ("a", "b", "c")
+
+
+@dataclass(frozen=True)
+class Row:
+    id: int
+    partition: str
+    content: int = 0
+
+
+Rows = tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Event:
+    """`move` and `change` alter the row of this id; `late` adds one."""
+
+    kind: str
+    id: int
+    partition: str
+
+
+def after(rows: Rows, event: Event) -> Rows:
+    if event.kind == "late":
+        return (*rows, Row(len(rows), event.partition))
+    changed = {"move": {"partition": event.partition}, "change": {"content": 1}}[event.kind]
+    return tuple(replace(r, **changed) if r.id == event.id else r for r in rows)  # type: ignore[arg-type]
+
+
+def state(rows: Rows) -> WindowState:
+    return WindowState(0, len(rows), sum(hash(r) for r in rows) % 2**64)
+
+
+def cells(rows: Rows) -> Cells:
+    by = {p: tuple(r for r in rows if r.partition == p) for p in PARTITIONS}
+    return {(0, (p,)): state(part) for p, part in by.items() if part}
+
+
+def plan(*windows: PlannedWindow) -> Plan:
+    return Plan(
+        plan_id=uuid.uuid4(), pipeline=uuid.uuid4(), table="db.t", run_id="r", generation=1, predecessor=None,
+        source_identity="uuid:1", replica="r:1", target=Target("n", "t", None, None, None),
+        projection=Projection((), ""), partition=(), sort=(), cursor="ts", cursor_type="DateTime", width_us=10,
+        append=(Span(0, 10),), scan=Span(0, 10), windows=windows, slices=(), origin_us=0, watermark_before=None,
+        watermark_after=10, max_sequence=None, spec_json="{}", created_us=0,
+    )  # fmt: skip
+
+
+def events(*kinds: str) -> st.SearchStrategy[list[list[Event]]]:
+    """What happens before, between and after the three queries."""
+    one = st.builds(Event, st.sampled_from(kinds), st.integers(0, 5), st.sampled_from(PARTITIONS))
+    return st.lists(st.lists(one, max_size=2), min_size=4, max_size=4)
+
+
+def read(rows: Rows, happened: list[list[Event]]) -> tuple[Rows, Rows]:
+    """The rows that came, and those that are there when all is read."""
+    came: Rows = ()
+    for i, batch in enumerate(happened):
+        for event in batch:
+            rows = after(rows, event)
+        if i < len(PARTITIONS):
+            came += tuple(r for r in rows if r.partition == PARTITIONS[i])
+    return came, rows
+
+
+def passes(planned: Rows, came: Rows, now: Rows) -> bool:
+    window = PlannedWindow(0, Action.APPEND, len(planned), state(planned).hash)
+    shipped = cells(came)
+    doubtful = _doubtful(plan(*([window] if planned else [])), shipped, set())
+    return not doubtful or _whole(0, window if planned else None, shipped, cells(now), keeps=True)
+
+
+START = st.lists(st.sampled_from(PARTITIONS), max_size=6).map(lambda ps: tuple(Row(i, p) for i, p in enumerate(ps)))
+
+
+@given(START, events("move", "change"))
+def test_rule_12_what_passes_holds_every_row_once_and_of_one_moment(start: Rows, happened: list[list[Event]]) -> None:
+    came, now = read(start, happened)
+    if not passes(start, came, now):
+        return
+    assert sorted(r.id for r in came) == [r.id for r in start]
+    pieces = len({r.partition for r in came})
+    assert pieces < 2 or Counter(came) in (Counter(start), Counter(now))
+
+
+@given(START, events("move", "change", "late"))
+def test_rule_12_what_passes_is_never_more_than_clickhouse_holds(start: Rows, happened: list[list[Event]]) -> None:
+    """To the next look it would have shrunk, and stay in the lake under `deletes: keep`."""
+    came, now = read(start, happened)
+    if passes(start, came, now):
+        assert len(came) <= len(now)
+        assert len(came) >= len(start)
+
+
+@given(START, events("late"))
+def test_rule_12_late_rows_keep_no_window_back(start: Rows, happened: list[list[Event]]) -> None:
+    assert passes(start, *read(start, happened))
+
+
+def file(rows: int, window: int) -> ShippedFile:
+    return ShippedFile(0, "s3://b/f", 1, rows, (WindowState(window, 2, 7),), 0.0, (), {})
+
+
+@pytest.mark.parametrize(("rows", "window", "pending"), [(3, 0, set()), (2, 5, set()), (2, 0, {0})])
+def test_files_that_hold_something_else_are_refused(rows: int, window: int, pending: set[int]) -> None:
+    """Another number of rows than its windows; a window that is not planned; one that was to be left out."""
+    with pytest.raises(OffloadError) as refused:
+        changed_windows(None, None, plan(), [file(rows, window)], pending)  # type: ignore[arg-type]
+    assert refused.value.kind is AUDIT_FAILED
