@@ -94,6 +94,18 @@ def test_anything_after_the_end_of_the_stream_is_refused(tail: bytes) -> None:
     assert refused.value.kind is SOURCE_STREAM_BROKEN
 
 
+@pytest.mark.parametrize("cut", [0, 8, 50])
+def test_what_clickhouse_says_after_its_first_rows_is_the_cause(cut: int) -> None:
+    """As servers since 25.11 write it into the stream, wherever that breaks off."""
+    said = b"Code: 241. DB::Exception: Memory limit exceeded:\nwould use 60 MiB. (MEMORY_LIMIT_EXCEEDED)"
+    written = b"\r\n__exception__\r\nab12\r\n%b\n%d ab12\r\n__exception__\r\n" % (said, len(said) + 1)
+    whole = stream(3, 4_000)
+    with pytest.raises(OffloadError) as refused:
+        read(whole[: len(whole) - cut] + written)
+    assert refused.value.kind is SOURCE_STREAM_BROKEN
+    assert refused.value.cause == said.decode().replace("\n", " ")
+
+
 @given(sizes=st.lists(st.integers(0, 40), max_size=4), cut=st.integers(0, 200), text=st.binary(max_size=300))
 def test_an_error_in_the_middle_of_a_stream_is_refused(sizes: list[int], cut: int, text: bytes) -> None:
     whole = stream(*sizes)

@@ -5,15 +5,18 @@ Runs inside a Spark executor; knows neither Spark nor the ledger.
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from http.client import IncompleteRead
 from typing import Any
 
 import pyarrow as pa
 from pyiceberg.io import load_file_io
 from pyiceberg.schema import Schema
+from urllib3.exceptions import HTTPError
 
 from include.offload.crashpoint import reached
 from include.offload.errors import SOURCE_STREAM_BROKEN, TYPE_NOT_LOSSLESS, OffloadError
@@ -32,6 +35,9 @@ STREAM_SETTINGS = {
     "output_format_arrow_low_cardinality_as_dictionary": 0,
     "output_format_arrow_compression_method": "none",
 }
+EXCEPTION = re.compile(rb"__exception__\r\n\S+\r\n(.+?)\n\d+ \S+\r\n__exception__", re.DOTALL)
+"""How ClickHouse appends the error of a query that fails after its first bytes were sent: tag, text, length and tag."""
+TAIL_BYTES = 1 << 14
 READ_BYTES = 1 << 20
 COUNT_ROWS = 65_536
 """Rows whose hashes are summed at a time: a grouping costs more a call than a row. They stay in memory until then."""
@@ -80,7 +86,7 @@ def source_name(database: str, table: str) -> str:
 
 
 class _Tail:
-    """Reads through to the response and remembers the last bytes, to tell a whole stream from a broken one."""
+    """Reads through to the response and remembers the last bytes: is it whole, and if not, what did ClickHouse say."""
 
     closed = False
 
@@ -94,8 +100,21 @@ class _Tail:
         # Arrow takes a short read for the end
         while data and len(data) < wanted and (more := self._response.read(wanted - len(data))):
             data += more
-        self.tail = (self.tail + data[-8:])[-8:]
+        self.tail = (self.tail + data[-TAIL_BYTES:])[-TAIL_BYTES:]
         return data
+
+    def why(self, error: Exception | None, otherwise: str) -> str:
+        """ClickHouse's own words for the break; `otherwise` when there are none."""
+        if error is None or isinstance(error, pa.ArrowException):
+            try:
+                # Arrow stops at the first byte that it does not expect
+                self.read(TAIL_BYTES)
+            except (HTTPError, OSError) as cut:
+                error = cut
+        # what came of a read that was cut short is with the error
+        broken = next((a for a in error.args if isinstance(a, IncompleteRead)), None) if error is not None else None
+        found = EXCEPTION.search(self.tail + (broken.partial[-TAIL_BYTES:] if broken is not None else b""))
+        return (found[1].decode(errors="replace") if found else otherwise).replace("\n", " ")[:500]
 
     def readable(self) -> bool:
         return True
@@ -109,14 +128,10 @@ def batches(stream: Any, table: str) -> Iterator[pa.RecordBatch]:
             yield from reader
         while tail.read(READ_BYTES):
             pass
-    except (pa.ArrowException, OSError) as error:
-        raise OffloadError(SOURCE_STREAM_BROKEN, str(error).replace("\n", " ")[:500], table=table) from error
-    except Exception as error:
-        if type(error).__module__.startswith("urllib3"):
-            raise OffloadError(SOURCE_STREAM_BROKEN, str(error)[:500], table=table) from error
-        raise
-    if tail.tail != END_OF_STREAM:
-        raise OffloadError(SOURCE_STREAM_BROKEN, "the stream has no end-of-stream mark", table=table)
+    except (pa.ArrowException, HTTPError, OSError) as error:
+        raise OffloadError(SOURCE_STREAM_BROKEN, tail.why(error, str(error)), table=table) from error
+    if not tail.tail.endswith(END_OF_STREAM):
+        raise OffloadError(SOURCE_STREAM_BROKEN, tail.why(None, "the stream has no end-of-stream mark"), table=table)
 
 
 def ship(task: SliceTask) -> ShippedFile:
