@@ -125,6 +125,7 @@ def summary(outcome: Outcome) -> dict[str, object]:
     document = asdict(outcome)
     document["windows"] = len(outcome.windows)
     document["pending"] = len(outcome.pending)
+    document["pending_windows"] = outcome.pending
     return document
 
 

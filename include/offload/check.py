@@ -49,12 +49,16 @@ EXPIRY_MARGIN_US = 600 * 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """What a run was asked for. from_us, to_us: cursor time, µs UTC; force: replace unchanged windows too."""
+    """What a run was asked for. from_us, to_us: cursor time, µs UTC; force: replace unchanged windows too.
+
+    follow_deletes: this once, whatever the spec says, the lake gives up what ClickHouse deleted (rule 19).
+    """
 
     run_id: str
     from_us: int | None = None
     to_us: int | None = None
     force: bool = False
+    follow_deletes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +198,7 @@ def _plan(ctx: Context, spec: TableSpec, request: RunRequest, *, acting: bool, p
         rules = Rules(
             grid=grid,
             fingerprint=look.projection.fingerprint,
-            follow_deletes=spec.deletes == "follow",
+            follow_deletes=request.follow_deletes or spec.deletes == "follow",
             safe_until_us=safe_until if look.expiry_readable else None,
             force=request.force,
         )
@@ -242,7 +246,7 @@ def _plan(ctx: Context, spec: TableSpec, request: RunRequest, *, acting: bool, p
         watermark_before=head.watermark_us,
         watermark_after=after,
         max_sequence=extent.max_sequence,
-        spec_json=spec.model_dump_json(),
+        spec_json=(spec.model_copy(update={"deletes": "follow"}) if request.follow_deletes else spec).model_dump_json(),
         created_us=look.now_us,
         evolution=look.evolution if decision.windows else None,
         force=request.force,

@@ -27,6 +27,7 @@ from include.offload.errors import JOB_FAILED, PLAN_UNKNOWN, OffloadError
 from include.offload.jobwords import ERROR, PROGRESS, RESULT, refusal
 from include.offload.settings import home
 from include.offload.spec.model import TableSpec
+from include.offload.windows import Grid, from_us
 from include.orchestration.context import bind_log, connection, resolve
 from include.orchestration.failures import refusals
 
@@ -86,6 +87,15 @@ class JobHook(SparkSubmitHook):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._submit_sp.pid, signal.SIGKILL)
         super().on_kill()
+
+
+def pending_line(windows: Sequence[int], width_us: int) -> str:
+    """What a job left for the next run, in words. windows: their numbers, one at least."""
+    oldest = from_us(Grid(width_us).span(min(windows)).lo)
+    return (
+        f"{len(windows)} windows changed while they were read and are not shipped, the oldest"
+        f" {oldest:%Y-%m-%dT%H:%M:%SZ}: the next run reads them again"
+    )
 
 
 def progress_line(seen: dict[str, Any]) -> str:
@@ -170,6 +180,9 @@ class OffloadOperator(SparkSubmitOperator):
             result["snapshot_id"],
             time.monotonic() - started,
         )
+        # so many numbers are for the log, not for XCom
+        if changed := result.pop("pending_windows", []):
+            self.log.warning("offload %s: %s", spec.identity, pending_line(changed, spec.window_us))
         # 64-bit numbers lose their last digits in a browser
         return {**result, "snapshot_id": str(result["snapshot_id"])}
 

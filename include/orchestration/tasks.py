@@ -150,10 +150,11 @@ def update_watermark(spec: TableSpec, asset: Asset) -> XComArg:
             result = step(servers, spec, UUID(plan_id))
             said, told = announce(context, asset, servers, result.plan_id)
         log.info(
-            "update_watermark %s: %s rows, %s windows, snapshot %s, watermark %s, %.1f s",
+            "update_watermark %s: %s rows, %s windows, %s left pending, snapshot %s, watermark %s, %.1f s",
             spec.identity,
             f"{said['rows']:,}",
             said["windows"],
+            result.pending,
             said["snapshot_id"] or "unchanged",
             instant(result.watermark_us) or "none yet",
             time.monotonic() - started,

@@ -8,9 +8,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
+from include.offload.steps import RunRequest, check_extent, ship, update_watermark
 from local import ports
 from tests.support.airflow_bag import ROOT
+from tests.support.airflow_driver import poll
+from tests.support.domain import inline
 from tests.support.fixtures import SESSION
 from tests.support.stack import Servers, start
 from tests.support.tables import MakeTable, Table, finish
@@ -119,6 +123,42 @@ def test_a_refusal_names_its_id_and_shows_in_status(make_table: MakeTable) -> No
     assert seen["tables"][0]["clickhouse_rows"] is None
     assert scrape()[f'offload_errors_total{{step="check_extent",table="{table.identity}"}}'] == 1
     table.spec_file.unlink()
+
+
+def test_a_run_that_leaves_windows_pending_says_which_and_ends_with_1(make_table: MakeTable) -> None:
+    """Rows of a window that is to be replaced are deleted before Spark has started; the lake keeps what it has."""
+    table = make_table("cli_pending").create().insert(100).write_spec()
+    plan = check_extent(table.ctx, table.spec, RunRequest("the first")).plan
+    ship(table.ctx, plan.plan_id, inline)
+    update_watermark(table.ctx, table.spec, plan.plan_id)
+    table.command("INSERT INTO {name} SELECT * REPLACE ('late' AS note) FROM {name} WHERE seq IN (0, 40)")
+    words = [str(ROOT / "bin" / "offload"), "run", table.identity]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        poll(lambda: planned(table), 60, "nothing was planned", every_s=0.05)
+        table.command("ALTER TABLE {name} DELETE WHERE seq < 10 SETTINGS mutations_sync = 2")
+        said, log = running.communicate(timeout=200)
+    assert "1 windows changed while they were read and are not shipped" in " ".join(said.split()), said + log
+    assert running.returncode == 1, said + log
+    assert table.lake().rows == 100
+    assert table.first_us is not None
+    span = ("--from", _iso(table.first_us // 1_000_000), "--to", _iso(table.first_us // 1_000_000 + 300), "--dry-run")
+    (refused,) = offload("reconcile", table.identity, *span, "--force", code=1)["refused"]
+    assert (refused["reason"], refused["clickhouse_rows"], refused["iceberg_rows"]) == ("shrunk", 34, 43)
+    assert offload("reconcile", table.identity, *span, "--follow-deletes")["rows"] == 34
+    table.spec_file.unlink()
+
+
+def planned(table: Table) -> bool:
+    """Whether a plan that replaces something is frozen and open."""
+    with table.ctx.ledger.begin() as c:
+        found = c.execute(
+            text(
+                "SELECT count(*) FROM offload.plans JOIN offload.tables USING (table_id) WHERE identity = :identity"
+                " AND status = 'open' AND windows > 0"
+            ),
+            {"identity": table.identity},
+        ).scalar_one()
+    return bool(found)
 
 
 @pytest.mark.parametrize("point", ["before-commit", "after-commit"])

@@ -56,6 +56,15 @@ def test_progress_reads_like_a_sentence() -> None:
     assert progress_line(seen) == "3 of 12 slices, 1,200,000 of 4,000,000 rows, 45.6 MB, 310,000 rows/s, 9 s to go"
 
 
+def test_windows_that_stay_pending_are_counted_and_the_oldest_is_named() -> None:
+    from include.orchestration.spark import pending_line
+
+    assert pending_line([6, 5], 300_000_000) == (
+        "2 windows changed while they were read and are not shipped, the oldest 1970-01-01T00:25:00Z:"
+        " the next run reads them again"
+    )
+
+
 @pytest.mark.parametrize(
     ("id", "retried"),
     [("OFL-203", False), ("OFL-208", True), ("OFL-402", False)],

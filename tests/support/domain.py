@@ -192,8 +192,9 @@ class DomainTable:
         to_us: int | None = None,
         force: bool = False,
         spec: TableSpec | None = None,
+        follow_deletes: bool = False,
     ) -> CheckResult:
-        request = RunRequest(run_id or f"run-{next(self.runs)}", from_us, to_us, force)
+        request = RunRequest(run_id or f"run-{next(self.runs)}", from_us, to_us, force, follow_deletes)
         return check_extent(self.ctx, spec or self.spec, request)
 
     def ship(self, plan_id: uuid.UUID, run_tasks: RunTasks = inline) -> Outcome:
@@ -209,9 +210,10 @@ class DomainTable:
         to_us: int | None = None,
         force: bool = False,
         run_tasks: RunTasks = inline,
+        follow_deletes: bool = False,
     ) -> Run:
         """One whole run, as Airflow does it: `offload` is skipped when there is nothing to ship."""
-        check = self.check(run_id, from_us, to_us, force)
+        check = self.check(run_id, from_us, to_us, force, follow_deletes=follow_deletes)
         outcome = self.ship(check.plan.plan_id, run_tasks) if check.plan.touches_lake else None
         return Run(check, outcome, self.watermark(check.plan.plan_id))
 
@@ -294,7 +296,7 @@ class DomainTable:
     def verified(self) -> VerifyReport:
         """Both readers. Raises AssertionError with the differences."""
         report = verify(self.ctx, self.spec)
-        assert report.ok, f"{self.identity}: {report}"
+        assert report.ok, f"{self.identity}: {'; '.join(report.findings())}\n{report}"
         return report
 
     def consistent(self) -> None:

@@ -91,6 +91,12 @@ def test_an_unknown_error_id_is_a_usage_error(offload) -> None:  # type: ignore[
     assert "offload errors" in done.stderr
 
 
+def test_deletes_are_followed_over_a_range_only(offload) -> None:  # type: ignore[no-untyped-def]
+    done = offload("reconcile", "k2.silver_trades", "--from", "2026-01-30", "--follow-deletes")
+    assert done.returncode == 2
+    assert "it needs --from and --to" in done.stderr
+
+
 def test_registries_print_as_json(offload) -> None:  # type: ignore[no-untyped-def]
     errors = json.loads(offload("errors", "--json").stdout)
     assert [e["id"] for e in errors] == list(REGISTRY)

@@ -22,7 +22,8 @@ MAX_LINES = 20
 BECAUSE = {
     "expiring": "its rows or columns are expiring in ClickHouse, or its TTL can't be read",
     "gone-in-source": "rows of it went with a dropped partition or a shortened TTL",
-    "shrunk": "ClickHouse holds fewer rows and the spec says `deletes: keep`",
+    "shrunk": "ClickHouse holds fewer rows and the spec says `deletes: keep`; if the lake is to hold no more either,"
+    " --follow-deletes over its range",
     "unknown-fingerprint": "it was shipped with other columns, so the hashes can't be compared; --force ships it again",
 }
 
@@ -58,19 +59,31 @@ def reconcile(
     to: ToOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be shipped and refused.")] = False,
     force: run.ForceOption = False,
+    follow_deletes: Annotated[
+        bool,
+        typer.Option(
+            "--follow-deletes",
+            help="This once, within --from and --to: the lake gives up the rows that ClickHouse no longer holds.",
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Compare a range of any age (all of it by default) and ship what differs; exit 1 when a window was refused."""
+    """Compare a range of any age (all of it by default) and ship what differs.
+
+    Exit 1 when a window was refused, or changed while it was read and stays pending.
+    """
     from include.offload import steps
 
+    lo, hi = range_us(from_, to)
+    if follow_deletes and (lo is None or hi is None):
+        raise typer.BadParameter("it needs --from and --to", param_hint="--follow-deletes")
     settings = load()
     spec = the_spec(settings, table)
-    lo, hi = range_us(from_, to)
     with opened(settings) as ctx:
         head = ctx.ledger.head(table)
         if lo is None and head is not None:
             lo = head.origin_us
-        request = steps.RunRequest(run.run_id(), lo, hi, force)
+        request = steps.RunRequest(run.run_id(), lo, hi, force, follow_deletes)
         if dry_run:
             checked, report = steps.preview(ctx, spec, request), None
         else:
@@ -85,6 +98,8 @@ def reconcile(
         if flags.json:
             raise typer.Exit(1)
         _print_refused(done)
+        raise typer.Exit(1)
+    if done.run is not None and done.run.pending:
         raise typer.Exit(1)
 
 

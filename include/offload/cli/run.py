@@ -19,7 +19,7 @@ from include.offload.cli.common import FromOption, TableArgument, ToOption, load
 from include.offload.cli.console import Json, err, flags, grid, instant, note, number, out, show, size, span_of_time
 from include.offload.errors import OffloadError
 from include.offload.model import Plan
-from include.offload.windows import Grid
+from include.offload.windows import Grid, Span
 
 if TYPE_CHECKING:
     from include.offload.context import Context
@@ -31,7 +31,10 @@ ForceOption = Annotated[bool, typer.Option("--force", help="Ship the range again
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """What `run` did. `status`: the job's, `nothing` when the plan had no rows."""
+    """What `run` did. `status`: the job's, `nothing` when the plan had no rows.
+
+    pending: windows that changed while they were read, µs UTC; nothing of them was shipped, the next run reads them.
+    """
 
     table: str
     plan_id: str
@@ -46,6 +49,7 @@ class RunReport:
     seconds: float
     job_seconds: float
     rows_per_second: float | None
+    pending: tuple[Span, ...] = ()
 
 
 def plan(
@@ -116,7 +120,7 @@ def run(
     force: ForceOption = False,
     json: Json = False,
 ) -> None:
-    """Run the three steps for a table without Airflow: plan, Spark job, watermark."""
+    """Run the three steps for a table without Airflow: plan, Spark job, watermark; exit 1 when windows stay pending."""
     from include.offload import steps
 
     settings = load()
@@ -125,6 +129,8 @@ def run(
     with opened(settings) as ctx:
         _, report = execute(ctx, spec, request)
     show(report, lambda: print_report(report))
+    if report.pending:
+        raise typer.Exit(1)
 
 
 def execute(ctx: Context, spec: TableSpec, request: RunRequest) -> tuple[CheckResult, RunReport]:
@@ -160,6 +166,7 @@ def execute(ctx: Context, spec: TableSpec, request: RunRequest) -> tuple[CheckRe
         seconds=round(seconds, 3),
         job_seconds=round(job_seconds, 3),
         rows_per_second=round(outcome["rows"] / job_seconds) if outcome.get("rows") and job_seconds else None,
+        pending=tuple(Grid(made.width_us).span(int(n)) for n in outcome.get("pending_windows", ())),
     )
 
 
@@ -224,6 +231,12 @@ def print_report(report: RunReport) -> None:
     out.print(f"watermark  {instant(report.watermark_us)}")
     rate = f", {number(int(report.rows_per_second))} rows/s in the job" if report.rows_per_second else ""
     out.print(f"time       {span_of_time(report.seconds)}{rate}")
+    if report.pending:
+        first, last = report.pending[0], report.pending[-1]
+        out.print(
+            f"[yellow]pending    {len(report.pending)} windows changed while they were read and are not shipped,"
+            f" {instant(first.lo)} … {instant(last.hi)}: the next run reads them again[/]"
+        )
 
 
 def run_id() -> str:
