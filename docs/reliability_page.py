@@ -60,6 +60,14 @@ a proxy in front of the real S3 |
 [`test_disk_full.py`](../tests/faults/test_disk_full.py); no file system is filled: data files go to \
 `/dev/full`, Spark's driver \
 meets the largest size that a process may write |
+| ClickHouse is killed between two slices or in the middle of one; a query fails after it answered 200, at its \
+memory limit too | [OFL-201](errors.md#ofl-201), [OFL-208](errors.md#ofl-208), no file | the next attempt; with more \
+memory in the spec, the next run | [`test_between_slices.py`](../tests/faults/test_between_slices.py); a real SIGKILL, \
+`KILL QUERY`, rows of 60 MB |
+| rows change, move to another partition, come or are merged between two slices | the window stays pending, or \
+nothing; `run` exits with 1 | the next run | the same |
+| a Python worker of Spark is killed | [OFL-504](errors.md#ofl-504) | the next attempt | \
+[`test_crash_points.py`](../tests/faults/test_crash_points.py) |
 | a replica lags more than `settle` | [OFL-210](errors.md#ofl-210), nothing planned | when it caught up, or \
 without it | \
 [`test_lagging_replica.py`](../tests/faults/test_lagging_replica.py); a proxy puts in the number that \

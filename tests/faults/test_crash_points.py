@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from include.offload.crashpoint import POINTS
-from tests.support.domain import Domain, DomainTable, MakeDomainTable, spark_submit
+from tests.support.domain import Domain, DomainTable, MakeDomainTable, said, spark_submit
 from tests.support.one_step import kill, one_step, start_step
 from tests.support.wire import CatalogProxy, Held
 
@@ -183,6 +183,21 @@ def test_the_very_first_job_may_die_too(table: MakeDomainTable, tmp_path: Path, 
     assert run.rows == (0 if death.landed else 20)
     assert t.lake_ids() == t.source_ids()
     assert len(t.snapshots()) == 1
+
+
+def test_a_python_worker_of_spark_that_dies_in_a_slice_fails_the_job_and_nothing_else(scene: Scene) -> None:
+    """The driver lives on and says so; the next try of the same plan lands."""
+    t = scene.t
+    plan = planned(scene)
+    (scene.crashes / "mid-stream").touch()
+    done = spark_submit(t.domain, plan, scene.crashes)
+    scene.fired()
+    (error,) = said(done, "ERROR")
+    assert (done.returncode, error["id"], error["retry"]) == (1, "OFL-504", True)
+    assert len(t.snapshots()) == 1
+    assert t.ship(plan).rows == 21
+    t.watermark(plan)
+    assert t.lake_ids() == t.source_ids()
 
 
 def test_a_step_in_a_process_of_its_own_ends_well_when_nothing_kills_it(
