@@ -119,5 +119,5 @@ def count_cells(
     )  # fmt: skip
     return {
         (int(window), tuple(partition)): WindowState(int(window), int(rows), int(content))
-        for window, rows, content, _, _, *partition in client.query(query.cells_sql(merge(spans)))
+        for window, rows, content, _, _, _, *partition in client.query(query.cells_sql(merge(spans)))
     }
