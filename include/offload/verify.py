@@ -241,12 +241,15 @@ def lake_windows(client: Client, table: Table, spec: TableSpec, projection: Proj
 
 
 def lake_expiries(client: Client, table: Table, spec: TableSpec, expiry: str) -> dict[int, int]:
-    """The first expiry per window of the lake table, µs UTC. Raises OFL-2xx when the TTL needs what the lake lacks."""
+    """The first expiry per window of the lake table, µs UTC; a window of which nothing ever expires is not in it.
+
+    Raises OFL-2xx when the TTL needs what the lake lacks.
+    """
     sql = (
         f"SELECT {window_sql(spec.cursor, spec.window_us)} AS {WINDOW}, toUnixTimestamp64Micro(min({expiry}))"
         f" FROM {lake_source(table)} GROUP BY {WINDOW}"
     )
-    return {int(w): int(e) for w, e in client.query(sql)}
+    return {int(w): int(e) for w, e in client.query(sql) if e is not None}
 
 
 def lake_hash(columns: Sequence[ProjectedColumn]) -> str:
