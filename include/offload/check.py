@@ -168,6 +168,8 @@ def _plan(ctx: Context, spec: TableSpec, request: RunRequest, *, acting: bool, p
             target=f"{spec.target.namespace}.{spec.target.table}",
             origin_us=origin,
         )
+        if head.watermark_us is None and unshipped is None and head.origin_us is not None:
+            unshipped = first_expiry_us(client, look.query, head.origin_us)
         head, marker = adopt(ctx, spec, table, head)
         scan = _scan(ctx, spec, request, head, look, grid)
         shipped, empty = ctx.ledger.windows(head, grid, [scan])
@@ -271,13 +273,16 @@ def _unshipped_expiry(client: Client, glance: _Glance, head: Head | None) -> int
 def _remember(look: Look, extent: Extent, plan: Plan, unshipped_us: int | None, request: RunRequest) -> Look:
     """The look with what this run's extent and plan add to it."""
     asked = request.from_us is not None or request.to_us is not None
+    start = plan.watermark_before if plan.watermark_before is not None else plan.origin_us
+    # from there on `unshipped_us` counts; of late rows it is not asked whether a condition of their TTL holds
+    late = [w for w in plan.windows if start is not None and w.window * plan.width_us < start]
     return replace(
         look,
         # what a range mends is counted again by the next run
         surveyed_us=0 if asked else look.surveyed_us,
         rows_before_start=extent.rows_before_start,
         rows_in_future=extent.rows_in_future,
-        first_expiry_us=earliest(unshipped_us, extent.tail_expiry_us, *(w.expiry_us for w in plan.windows)),
+        first_expiry_us=earliest(unshipped_us, extent.tail_expiry_us, *(w.expiry_us for w in late)),
         next_expiry_us=extent.tail_expiry_us,
         ttl_us=_usual_ttl(extent) or look.ttl_us,
     )
@@ -306,7 +311,8 @@ def _glance(client: Client, spec: TableSpec, grid: Grid) -> _Glance:
         grid=grid,
         projection=Projection((), ""),
         partition=(),
-        expiry=expiry.sql,
+        expiry=expiry.strict,
+        due=expiry.sql,
     )
     return _Glance(source, query, expiry, client.now_us())
 

@@ -226,6 +226,20 @@ def test_a_part_that_expired_as_a_whole_hides_no_delete(table: MakeDomainTable, 
     t.unverifiable = GONE
 
 
+def test_rule_18_a_condition_that_comes_true_later_never_erases_history(table: MakeDomainTable) -> None:
+    """Shipped while the TTL did not apply; then an update makes it apply, and a merge takes the row."""
+    ttl = " TTL toDateTime(ts) + INTERVAL 1 HOUR DELETE WHERE note = 'done' SETTINGS merge_with_ttl_timeout = 0"
+    t = table("deletes: follow\n", ddl=DDL + ttl).fill(0)
+    t.run()
+    t.mutate("UPDATE note = 'done' WHERE id <= 2")
+    t.sql("OPTIMIZE TABLE {table} FINAL")
+    assert t.source_ids() == list(range(3, 11))
+    assert [x.reason for x in t.run().check.left] == [Leave.EXPIRING]
+    every_way(t)
+    assert t.lake_ids() == list(range(1, 11))
+    t.unverifiable = GONE
+
+
 # ---- columns ---------------------------------------------------------------------------------------------------------
 
 
@@ -242,6 +256,31 @@ def test_rule_18_zeroed_columns_never_erase_history(table: MakeDomainTable, afte
         t.sql("ALTER TABLE {table} MODIFY COLUMN size REMOVE TTL")
     elif after == "put back":
         t.mutate("MODIFY COLUMN size Float64 TTL toDateTime(ts) + INTERVAL 30 DAY")
+    every_way(t)
+    assert t.lake().scan().to_arrow().sort_by("id") == held
+    t.unverifiable = GONE
+
+
+OVERRIDE = "columns: {exclude: [extra], overrides: {size: {expr: size + extra, type: double}}}\n"
+ALIAS = "columns: {include: [ts, id, sym, al]}\n"
+
+
+@pytest.mark.parametrize(("columns", "shown"), [(OVERRIDE, "size"), (ALIAS, "al")], ids=["expr", "alias"])
+def test_rule_18_a_column_that_others_are_computed_from_never_erases_history(
+    table: MakeDomainTable, columns: str, shown: str
+) -> None:
+    """The lake has no column `extra`, and yet its values; its TTL zeroes them in ClickHouse."""
+    more = "size Float64, extra Float64 TTL toDateTime(ts) + INTERVAL 1 HOUR, al Float64 ALIAS size + extra"
+    t = table(columns, ddl=DDL.replace("size Float64", more))
+    t.sql("SYSTEM STOP MERGES {table}")
+    moment = f"fromUnixTimestamp64Micro(toInt64({t.at(0)}) + number, 'UTC')"
+    t.sql(f"INSERT INTO {{table}} (ts, id, sym, extra) SELECT {moment}, number + 1, 'a', 7 FROM numbers(10)")
+    t.run()
+    held = t.lake().scan().to_arrow().sort_by("id")
+    assert min(held.column(shown).to_pylist()) == 7
+    t.sql("SYSTEM START MERGES {table}")
+    t.sql("OPTIMIZE TABLE {table} FINAL")
+    assert t.ask("SELECT max(extra) FROM {table}") == [(0.0,)]
     every_way(t)
     assert t.lake().scan().to_arrow().sort_by("id") == held
     t.unverifiable = GONE
