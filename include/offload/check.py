@@ -332,17 +332,16 @@ def _look(glance: _Glance, spec: TableSpec, grid: Grid, table: Table | None) -> 
 
 def _check_replica(client: Client, spec: TableSpec) -> None:
     """Raises OFL-210 when the pinned replica of a replicated table lags more than settle (rule 11)."""
-    rows = client.query(
-        "SELECT absolute_delay FROM system.replicas WHERE database = {db:String} AND table = {table:String}",
+    ((delay,),) = client.query(
+        "SELECT max(absolute_delay) FROM system.replicas WHERE database = {db:String} AND table = {table:String}",
         {"db": spec.source.database, "table": spec.source.table},
     )
-    for (delay,) in rows:
-        if int(delay) * 1_000_000 > spec.settle_us:
-            raise OffloadError(
-                REPLICA_LAGS,
-                f"{client.endpoint.name} is {delay} s behind, settle is {spec.settle_us // 1_000_000} s",
-                table=spec.identity,
-            )
+    if int(delay) * 1_000_000 > spec.settle_us:
+        raise OffloadError(
+            REPLICA_LAGS,
+            f"{client.endpoint.name} is {delay} s behind, settle is {spec.settle_us // 1_000_000} s",
+            table=spec.identity,
+        )
 
 
 def _origin(client: Client, spec: TableSpec, look: _Look, grid: Grid) -> int | None:
