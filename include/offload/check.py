@@ -29,7 +29,7 @@ from include.offload.ledger import looks
 from include.offload.ledger.looks import Look, Remembered
 from include.offload.ledger.store import Head, Landed
 from include.offload.limits import expires_us
-from include.offload.lookback import LookBack, late_note, look_back
+from include.offload.lookback import Asked, LookBack, late_note, look_back, survey
 from include.offload.model import Evolution, Extent, Plan, Projection, SourceTable, Target, earliest
 from include.offload.planning import Left, Rules, decide, describe_left
 from include.offload.slicing import cut, rows_per_slice
@@ -200,19 +200,11 @@ def _plan(ctx: Context, spec: TableSpec, request: RunRequest, *, acting: bool, p
             safe_until_us=safe_until if look.expiry_readable else None,
             force=request.force,
         )
-        back = look_back(
-            ctx,
-            client,
-            spec,
-            look.source,
-            look.query,
-            head,
-            table,
-            now_us=look.now_us,
-            horizon_lo=min(grid.floor(look.settled_us - spec.horizon_us), head.watermark_us or look.settled_us),
-            safe_until_us=rules.safe_until_us,
-        )
-    decision = decide(extent, append, back.corrected(shipped), empty, rules)
+        asked = Asked(ctx, client, spec, look.query, head, look.now_us)
+        back = look_back(asked, look.source, table, safe_until_us=rules.safe_until_us)
+        decision = decide(extent, append, back.corrected(shipped), empty, rules)
+        horizon_lo = min(grid.floor(look.settled_us - spec.horizon_us), head.watermark_us or look.settled_us)
+        back = survey(asked, back, decision.left, table, horizon_lo=horizon_lo, safe_until_us=rules.safe_until_us)
     target_rows = rows_per_slice(
         sum(w.rows for w in decision.windows),
         max_rows=spec.slice.rows,
