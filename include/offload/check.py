@@ -75,6 +75,7 @@ class _Glance:
     query: ExtentQuery
     expiry: Expiry
     now_us: int
+    delay_s: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,8 @@ def check_extent(ctx: Context, spec: TableSpec, request: RunRequest) -> CheckRes
     head = ctx.ledger.head(spec.identity)
     assert head is not None  # noqa: S101 - planning registered the table
     look = result.seen.look
-    looks.save(ctx.ledger, head, Grid(spec.window_us), look, result.seen.expiries)
+    if result.seen.keep:
+        looks.save(ctx.ledger, head, Grid(spec.window_us), look, result.seen.lasting)
     ctx.ledger.freeze(result.plan)
     reached("plan-frozen")
     ctx.metrics.check(
@@ -200,7 +202,7 @@ def _plan(ctx: Context, spec: TableSpec, request: RunRequest, *, acting: bool, p
             safe_until_us=safe_until if look.expiry_readable else None,
             force=request.force,
         )
-        asked = Asked(ctx, client, spec, look.query, head, look.now_us)
+        asked = Asked(ctx, client, spec, look.query, head, look.now_us, glance.delay_s)
         back = look_back(asked, look.source, table, safe_until_us=rules.safe_until_us)
         decision = decide(extent, append, back.corrected(shipped), empty, rules)
         horizon_lo = min(grid.floor(look.settled_us - spec.horizon_us), head.watermark_us or look.settled_us)
@@ -292,7 +294,7 @@ def _usual_ttl(extent: Extent) -> int | None:
 def _glance(client: Client, spec: TableSpec, grid: Grid) -> _Glance:
     confirm_expressions(client, expressions_of(spec), spec.identity)
     source = describe(client, spec.source.database, spec.source.table, spec.identity)
-    _check_replica(client, spec)
+    delay_s = _check_replica(client, spec)
     expiry = expiry_sql(source, spec)
     query = ExtentQuery(
         database=spec.source.database,
@@ -306,7 +308,7 @@ def _glance(client: Client, spec: TableSpec, grid: Grid) -> _Glance:
         expiry=expiry.strict,
         due=expiry.sql,
     )
-    return _Glance(source, query, expiry, client.now_us())
+    return _Glance(source, query, expiry, client.now_us(), delay_s)
 
 
 def _look(glance: _Glance, spec: TableSpec, grid: Grid, table: Table | None) -> _Look:
@@ -322,8 +324,8 @@ def _look(glance: _Glance, spec: TableSpec, grid: Grid, table: Table | None) -> 
     return _Look(source, projection, query, planned, settled, glance.now_us, readable, expiry.why)
 
 
-def _check_replica(client: Client, spec: TableSpec) -> None:
-    """Raises OFL-210 when the pinned replica of a replicated table lags more than settle (rule 11)."""
+def _check_replica(client: Client, spec: TableSpec) -> int:
+    """How far the pinned replica of a table is behind, seconds; raises OFL-210 for more than settle (rule 11)."""
     ((delay,),) = client.query(
         "SELECT max(absolute_delay) FROM system.replicas WHERE database = {db:String} AND table = {table:String}",
         {"db": spec.source.database, "table": spec.source.table},
@@ -334,6 +336,7 @@ def _check_replica(client: Client, spec: TableSpec) -> None:
             f"{client.endpoint.name} is {delay} s behind, settle is {spec.settle_us // 1_000_000} s",
             table=spec.identity,
         )
+    return int(delay)
 
 
 def _origin(client: Client, spec: TableSpec, look: _Look, grid: Grid) -> int | None:

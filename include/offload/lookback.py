@@ -48,11 +48,22 @@ MAX_PROOF_ROWS = 5_000_000
 
 @dataclass(frozen=True, slots=True)
 class LookBack:
-    """What to remember of this look. `expiries`: µs per shipped window, where the ledger's is wrong by now."""
+    """What to remember of this look. `expiries`: µs per shipped window, where the ledger's is wrong by now.
+
+    `doubted`: this replica may lack what it has not fetched yet, so the expiries are for this run only. `keep`: whether
+    the look is to be remembered; a first one that is doubted is not.
+    """
 
     look: Look
     parts: Parts
     expiries: Mapping[int, int] = field(default_factory=dict)
+    doubted: bool = False
+    keep: bool = True
+
+    @property
+    def lasting(self) -> Mapping[int, int]:
+        """The expiries that are to stay in the ledger."""
+        return {} if self.doubted else self.expiries
 
     def corrected(self, shipped: Mapping[int, LedgerWindow]) -> dict[int, LedgerWindow]:
         """The ledger's windows with the corrected expiries."""
@@ -72,6 +83,8 @@ class Asked:
     query: ExtentQuery
     head: Head
     now_us: int
+    delay_s: int
+    """How far this replica is behind, seconds (`absolute_delay`); 0 for a table without replicas."""
 
 
 def look_back(asked: Asked, source: SourceTable, table: Table | None, *, safe_until_us: int | None) -> LookBack:
@@ -92,26 +105,51 @@ def look_back(asked: Asked, source: SourceTable, table: Table | None, *, safe_un
         log.info("%s: %d blocks went, TTL %s", spec.identity, len(gone), "changed" if other_ttl else "unchanged")
         expires = asked.query.expiry is not None or safe_until_us is None
         expiries = _protected(asked, known, table, other_ttl=other_ttl, expires=expires)
-    if known is not None:
-        applied = max(applied, known.materialized_us)
     # how long rows lived under another TTL says nothing of this one
     ttl_us = known.ttl_us if known is not None and known.ttl == ttl else None
+    here = client.endpoint.name
     look = replace(
         known or Look(now_us, (), ""),
         seen_us=now_us,
         blocks=parts.blocks,
         ttl=ttl,
         ttl_us=ttl_us,
-        materialized_us=applied,
+        materialized_us=applied if known is None else max(applied, known.materialized_us),
+        replica=here,
+        doubted_by="",
+        missing=(),
+        compared_us=now_us,
     )
-    return LookBack(look, parts, expiries)
+    doubted = bool(expiries) and not _sure(asked, known)
+    if doubted:
+        log.warning("%s: %s may lack data yet; what is missing there is not final", spec.identity, here)
+    if doubted and known is not None:
+        look = replace(
+            look,
+            blocks=known.blocks,
+            ttl=known.ttl,
+            materialized_us=known.materialized_us,
+            replica=known.replica,
+            doubted_by=here if not asked.delay_s else "",
+            missing=gone,
+            compared_us=known.compared_us or known.seen_us,
+        )
+    return LookBack(look, parts, expiries, doubted, keep=not doubted or known is not None)
+
+
+def _sure(asked: Asked, known: Look | None) -> bool:
+    """Whether what is missing on this replica is gone (rule 9): it is not behind, and it is the one of the last look,
+    or had the time of a run to fetch what that one had."""
+    here = asked.client.endpoint.name
+    return not asked.delay_s and (known is None or here in (known.replica or here, known.doubted_by))
 
 
 def parts_went(ctx: Context, client: Client, spec: TableSpec, table_id: int, now_us: int) -> bool:
     """Whether blocks went since the last look, seen while a job reads; new ones are remembered."""
     parts = read_parts(client, spec.source.database, spec.source.table)
     known = looks.add_blocks(ctx.ledger, table_id, parts.blocks)
-    return known is not None and bool(lost(known.blocks, parts.blocks, now_us))
+    # those that were missing when the plan was made are in no window that it replaces
+    return known is not None and not set(lost(known.blocks, parts.blocks, now_us)) <= set(known.missing)
 
 
 def ttl_moved(ctx: Context, client: Client, source: SourceTable, spec: TableSpec, table_id: int) -> bool:
@@ -167,7 +205,7 @@ def _whole(asked: Asked, known: Look | None, table: Table, numbers: Sequence[int
     spans = list(merge(query.grid.span(n) for n in numbers))
     named = ""
     if asked.spec.deletes == "follow" and known is not None:
-        ordered = deletes_since(asked.client, source.database, source.table, known.seen_us)
+        ordered = deletes_since(asked.client, source.database, source.table, known.compared_us or known.seen_us)
         named = "".join(f" AND ifNull(({c}), 0) = 0" for c in ordered if _repeatable(c))
     row = lake_hash(query.projection.columns)
     sql = (

@@ -12,6 +12,7 @@ from include.offload.errors import RANGE_REFUSED, OffloadError
 from include.offload.planning import Leave
 from include.offload.recovery import rebuild
 from include.offload.settings import ROOT
+from include.offload.source.client import Client
 from include.offload.windows import from_us
 from tests.support.domain import COLUMNS, DDL, HOUR_US, Domain, DomainTable, MakeDomainTable, meanwhile
 
@@ -317,6 +318,25 @@ def test_the_first_expiry_is_what_clickhouse_says_itself(table: MakeDomainTable,
     t.unverifiable = "it is only planned"
     assert found is not None
     assert found // 1_000_000 == first
+
+
+def test_rule_18_a_ttl_is_evaluated_in_the_server_s_time_zone(
+    table: MakeDomainTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As merges do it, whatever zone the user's profile gives to a session; those of a query win over it."""
+    t = table(ddl=DDL + " TTL toStartOfDay(toDateTime(toDate(ts))) + INTERVAL 3 DAY").insert(0, rows=5)
+    ((zone,),) = t.ask("SELECT serverTimezone()")
+    own = Client._per_query
+    elsewhere = {"session_timezone": "Asia/Tokyo" if zone != "Asia/Tokyo" else "America/Lima"}
+    with monkeypatch.context() as patch:
+        patch.setattr(Client, "_per_query", lambda self: elsewhere | own(self))
+        found = t.check().seen.look.first_expiry_us
+    ((first,),) = t.ask(
+        "SELECT toUnixTimestamp(min(delete_ttl_info_min)) FROM system.parts WHERE active"
+        f" AND database = 'dom' AND table = '{t.name}'"
+    )
+    assert found == first * 1_000_000
+    t.unverifiable = "it is only planned"
 
 
 def test_the_first_expiry_counts_columns_conditions_and_the_spec(table: MakeDomainTable) -> None:

@@ -61,10 +61,12 @@ WHOLE_ANSWER: dict[str, object] = {
     "max_query_size": 16 * 2**20,
     "max_ast_elements": 1_000_000,
     "max_expanded_ast_elements": 10_000_000,
+    "session_timezone": "",
 }
 """Sent with every query of a table. A profile of the user may say that a query over a limit ends early and well
 (`break`, `any`), or cut every answer: rows would be missing without an error. And it may take thousands of windows to
-name what changed, each of them 156 bytes and a dozen elements of SQL."""
+name what changed, each of them 156 bytes and a dozen elements of SQL. Merges apply a TTL in the server's time zone, so
+that a session must not have another one."""
 
 # ClickHouse's own numbers: src/Common/ErrorCodes.cpp
 _KINDS: dict[int, ErrorKind] = {
