@@ -72,6 +72,10 @@ nothing; `run` exits with 1 | the next run | the same |
 without it | \
 [`test_lagging_replica.py`](../tests/faults/test_lagging_replica.py); a proxy puts in the number that \
 ClickHouse would say |
+| a fail-over to a replica that lacks data | its windows are left alone for that run | by itself | \
+[`test_other_replica.py`](../tests/faults/test_other_replica.py); the same server behind a proxy that hides a block |
+| an answer of ClickHouse is lost, what comes says 200 and is empty | [OFL-208](errors.md#ofl-208), nothing planned | \
+the next attempt; one alone within it | [`test_empty_answers.py`](../tests/faults/test_empty_answers.py); a proxy |
 | the scheduler is killed | its workers and jobs die with it; after half a minute a second try of the task | \
 by itself, whatever `retries` is | [`test_airflow_deaths.py`](../tests/faults/test_airflow_deaths.py) |
 | a worker is killed | after a minute the task fails, or is retried | by a retry, or by clearing `offload` | the same |

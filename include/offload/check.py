@@ -29,7 +29,7 @@ from include.offload.ledger import looks
 from include.offload.ledger.looks import Look, Remembered
 from include.offload.ledger.store import Head, Landed
 from include.offload.limits import expires_us
-from include.offload.lookback import LookBack, late_note, look_back
+from include.offload.lookback import Asked, LookBack, late_note, look_back, survey
 from include.offload.model import Evolution, Extent, Plan, Projection, SourceTable, Target, earliest
 from include.offload.planning import Left, Rules, decide, describe_left
 from include.offload.slicing import cut, rows_per_slice
@@ -79,6 +79,7 @@ class _Glance:
     query: ExtentQuery
     expiry: Expiry
     now_us: int
+    delay_s: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,8 @@ def check_extent(ctx: Context, spec: TableSpec, request: RunRequest) -> CheckRes
     head = ctx.ledger.head(spec.identity)
     assert head is not None  # noqa: S101 - planning registered the table
     look = result.seen.look
-    looks.save(ctx.ledger, head, Grid(spec.window_us), look, result.seen.expiries)
+    if result.seen.keep:
+        looks.save(ctx.ledger, head, Grid(spec.window_us), look, result.seen.lasting)
     ctx.ledger.freeze(result.plan)
     reached("plan-frozen")
     ctx.metrics.check(
@@ -172,6 +174,8 @@ def _plan(ctx: Context, spec: TableSpec, request: RunRequest, *, acting: bool, p
             target=f"{spec.target.namespace}.{spec.target.table}",
             origin_us=origin,
         )
+        if head.watermark_us is None and unshipped is None and head.origin_us is not None:
+            unshipped = first_expiry_us(client, look.query, head.origin_us)
         head, marker = adopt(ctx, spec, table, head)
         scan = _scan(ctx, spec, request, head, look, grid)
         shipped, empty = ctx.ledger.windows(head, grid, [scan])
@@ -202,19 +206,11 @@ def _plan(ctx: Context, spec: TableSpec, request: RunRequest, *, acting: bool, p
             safe_until_us=safe_until if look.expiry_readable else None,
             force=request.force,
         )
-        back = look_back(
-            ctx,
-            client,
-            spec,
-            look.source,
-            look.query,
-            head,
-            table,
-            now_us=look.now_us,
-            horizon_lo=min(grid.floor(look.settled_us - spec.horizon_us), head.watermark_us or look.settled_us),
-            safe_until_us=rules.safe_until_us,
-        )
-    decision = decide(extent, append, back.corrected(shipped), empty, rules)
+        asked = Asked(ctx, client, spec, look.query, head, look.now_us, glance.delay_s)
+        back = look_back(asked, look.source, table, safe_until_us=rules.safe_until_us)
+        decision = decide(extent, append, back.corrected(shipped), empty, rules)
+        horizon_lo = min(grid.floor(look.settled_us - spec.horizon_us), head.watermark_us or look.settled_us)
+        back = survey(asked, back, decision.left, table, horizon_lo=horizon_lo, safe_until_us=rules.safe_until_us)
     target_rows = rows_per_slice(
         sum(w.rows for w in decision.windows),
         max_rows=spec.slice.rows,
@@ -275,13 +271,16 @@ def _unshipped_expiry(client: Client, glance: _Glance, head: Head | None) -> int
 def _remember(look: Look, extent: Extent, plan: Plan, unshipped_us: int | None, request: RunRequest) -> Look:
     """The look with what this run's extent and plan add to it."""
     asked = request.from_us is not None or request.to_us is not None
+    start = plan.watermark_before if plan.watermark_before is not None else plan.origin_us
+    # from there on `unshipped_us` counts; of late rows it is not asked whether a condition of their TTL holds
+    late = [w for w in plan.windows if start is not None and w.window * plan.width_us < start]
     return replace(
         look,
         # what a range mends is counted again by the next run
         surveyed_us=0 if asked else look.surveyed_us,
         rows_before_start=extent.rows_before_start,
         rows_in_future=extent.rows_in_future,
-        first_expiry_us=earliest(unshipped_us, extent.tail_expiry_us, *(w.expiry_us for w in plan.windows)),
+        first_expiry_us=earliest(unshipped_us, extent.tail_expiry_us, *(w.expiry_us for w in late)),
         next_expiry_us=extent.tail_expiry_us,
         ttl_us=_usual_ttl(extent) or look.ttl_us,
     )
@@ -299,7 +298,7 @@ def _usual_ttl(extent: Extent) -> int | None:
 def _glance(client: Client, spec: TableSpec, grid: Grid) -> _Glance:
     confirm_expressions(client, expressions_of(spec), spec.identity)
     source = describe(client, spec.source.database, spec.source.table, spec.identity)
-    _check_replica(client, spec)
+    delay_s = _check_replica(client, spec)
     expiry = expiry_sql(source, spec)
     query = ExtentQuery(
         database=spec.source.database,
@@ -310,9 +309,10 @@ def _glance(client: Client, spec: TableSpec, grid: Grid) -> _Glance:
         grid=grid,
         projection=Projection((), ""),
         partition=(),
-        expiry=expiry.sql,
+        expiry=expiry.strict,
+        due=expiry.sql,
     )
-    return _Glance(source, query, expiry, client.now_us())
+    return _Glance(source, query, expiry, client.now_us(), delay_s)
 
 
 def _look(glance: _Glance, spec: TableSpec, grid: Grid, table: Table | None) -> _Look:
@@ -328,19 +328,19 @@ def _look(glance: _Glance, spec: TableSpec, grid: Grid, table: Table | None) -> 
     return _Look(source, projection, query, planned, settled, glance.now_us, readable, expiry.why)
 
 
-def _check_replica(client: Client, spec: TableSpec) -> None:
-    """Raises OFL-210 when the pinned replica of a replicated table lags more than settle (rule 11)."""
-    rows = client.query(
-        "SELECT absolute_delay FROM system.replicas WHERE database = {db:String} AND table = {table:String}",
+def _check_replica(client: Client, spec: TableSpec) -> int:
+    """How far the pinned replica of a table is behind, seconds; raises OFL-210 for more than settle (rule 11)."""
+    ((delay,),) = client.query(
+        "SELECT max(absolute_delay) FROM system.replicas WHERE database = {db:String} AND table = {table:String}",
         {"db": spec.source.database, "table": spec.source.table},
     )
-    for (delay,) in rows:
-        if int(delay) * 1_000_000 > spec.settle_us:
-            raise OffloadError(
-                REPLICA_LAGS,
-                f"{client.endpoint.name} is {delay} s behind, settle is {spec.settle_us // 1_000_000} s",
-                table=spec.identity,
-            )
+    if int(delay) * 1_000_000 > spec.settle_us:
+        raise OffloadError(
+            REPLICA_LAGS,
+            f"{client.endpoint.name} is {delay} s behind, settle is {spec.settle_us // 1_000_000} s",
+            table=spec.identity,
+        )
+    return int(delay)
 
 
 def _origin(client: Client, spec: TableSpec, look: _Look, grid: Grid) -> int | None:

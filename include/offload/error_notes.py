@@ -56,7 +56,8 @@ NOTES: dict[str, str] = {
         where the profile says to return what there is by then.""",
     "OFL-208": """
         The connection broke, or ClickHouse failed after it had answered 200. A stream without its end-of-stream mark
-        is never registered, however many rows came.""",
+        is never registered, however many rows came. The same for an answer of no bytes to a question that has rows:
+        something between here and ClickHouse lost it.""",
     "OFL-209": """
         The table has another UUID (or another ZooKeeper path) than the one that was offloaded. A dropped and
         re-created table may hold other rows under the same name, so the pipeline stops before it mistakes missing rows

@@ -24,13 +24,14 @@ def earliest(*instants: int | None) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class SourceColumn:
-    """A column of the source as ClickHouse describes it. `position` starts at 1."""
+    """A column of the source as ClickHouse describes it. `position` starts at 1; `default`: SQL, empty for none."""
 
     name: str
     type: str
     position: int
     default_kind: str = ""
     ttl: str | None = None
+    default: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -295,11 +295,11 @@ def account(
 
 def _expiries(client: Client, table: Table, spec: TableSpec, expiry: Expiry, found: Iterable[int]) -> dict[int, int]:
     """The first expiry of each window of the lake; a window whose own can't be told counts as expired long ago."""
-    if expiry.readable and expiry.sql is None:
+    if expiry.readable and expiry.strict is None:
         return {}
-    if expiry.sql is not None:
+    if expiry.strict is not None:
         try:
-            return lake_expiries(client, table, spec, expiry.sql)
+            return lake_expiries(client, table, spec, expiry.strict)
         except OffloadError as error:
             log.warning("the TTL can't be evaluated on the lake, its windows will not be replaced: %s", error.cause)
     return dict.fromkeys(found, EXPIRED_LONG_AGO)

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import decimal
 import time
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
+from itertools import pairwise
 from math import isclose, isnan
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,10 +25,12 @@ from pyiceberg.table import Table
 from include.offload.context import Context
 from include.offload.eras import Era, eras, without
 from include.offload.errors import RANGE_REFUSED, TARGET_MISSING, OffloadError
+from include.offload.lake import marker as markers
 from include.offload.lake.catalog import find_table
 from include.offload.lake.evolution import project_onto
 from include.offload.lake.rewriting import cursor_filter
-from include.offload.model import EXPIRED_LONG_AGO, ProjectedColumn, Projection, WindowState
+from include.offload.ledger.store import Head
+from include.offload.model import ProjectedColumn, Projection, WindowState
 from include.offload.source.client import Client
 from include.offload.source.describe import describe
 from include.offload.source.sql import WINDOW, literal, quote, spans_sql, window_sql
@@ -36,6 +40,9 @@ from include.offload.windows import Grid, Span, merge, subtract
 NUMERIC = ("int", "long", "float", "double", "decimal")
 EXACT = decimal.Context(prec=100)
 """Sums of decimals with 38 digits need more than the 28 of Python's default context."""
+_ALL_TIME = Span(-(2**62), 2**62)
+MAX_HOLES = 200
+"""Into how many pieces verify cuts a table at most: each is a condition of every query of both readers."""
 FLOAT_TOLERANCE = 1e-9
 """Sums of floats depend on the order of adding; relative, far above the rounding of 53 bits over billions of rows."""
 
@@ -80,7 +87,9 @@ class OlderWindows:
 class VerifyReport:
     """What verify found in `span`. `skipped_before_us`: windows before it have begun to expire in ClickHouse.
 
-    `left_out`: within `span`, what is not compared: of it ClickHouse no longer holds all, as a recovery found.
+    `left_out`: within `span`, what is not compared: of it ClickHouse no longer holds all, as a recovery found or as
+    its TTL says. `lake_total`, `ledger_total`: rows of the whole Iceberg table, wherever they lie, and of all that was
+    shipped; None where only a range is compared, or a run landed just then.
     """
 
     table: str
@@ -97,11 +106,14 @@ class VerifyReport:
     older: tuple[OlderWindows, ...] = ()
     """Windows that were shipped before a column was: there that column is not compared."""
     left_out: tuple[Span, ...] = ()
+    lake_total: int | None = None
+    ledger_total: int | None = None
 
     @property
     def ok(self) -> bool:
         return (
             not self.differences
+            and self.lake_total == self.ledger_total
             and self.source_rows == self.lake_rows == self.pyiceberg_rows
             and all(s.equal for s in self.sums)
         )
@@ -115,11 +127,16 @@ class VerifyReport:
                 f"rows: ClickHouse {self.source_rows}, Iceberg read by ClickHouse {self.lake_rows}, by PyIceberg"
                 f" {self.pyiceberg_rows}"
             )
+        if self.lake_total != self.ledger_total:
+            found.append(
+                f"rows of the whole table: Iceberg {self.lake_total}, shipped {self.ledger_total}; what no window"
+                " accounts for was appended or deleted by somebody else"
+            )
         return found
 
 
 def verify(ctx: Context, spec: TableSpec, from_us: int | None = None, to_us: int | None = None) -> VerifyReport:
-    """Compare all accounted windows (or those of a range, µs UTC) that have not begun to expire.
+    """Compare all accounted windows (or those of a range, µs UTC) that have not begun to expire, and all rows counted.
 
     What it finds is sent as a metric too. Raises OFL-309 when the Iceberg table is gone, OFL-407 when there is nothing
     to compare.
@@ -160,6 +177,7 @@ def _read_both(ctx: Context, spec: TableSpec, from_us: int | None, to_us: int | 
             theirs |= _windows(client, lake_source(table), spec.cursor, grid, lake_hash(era.columns), era.spans)
             sums.add_source(client, source, spec.cursor, era)
     rows = sum(sums.add_lake(table, spec.cursor, era) for era in known)
+    totals = _totals(ctx, spec, head, table) if from_us is None and to_us is None else (None, None)
     return VerifyReport(
         table=spec.identity,
         span=span,
@@ -174,7 +192,24 @@ def _read_both(ctx: Context, spec: TableSpec, from_us: int | None, to_us: int | 
         seconds=time.monotonic() - started,
         older=tuple(_older(e, projection) for e in known if len(e.columns) < len(projection.columns)),
         left_out=left_out,
+        lake_total=totals[0],
+        ledger_total=totals[1],
     )
+
+
+def _totals(ctx: Context, spec: TableSpec, head: Head, table: Table) -> tuple[int | None, int | None]:
+    """Rows of the current snapshot, as its summary says, and of all shipped windows, when both speak of one plan.
+
+    Costs no read of the table. Rows before its beginning or after the watermark are in no span that is compared.
+    """
+    snapshot = table.current_snapshot()
+    total = None if snapshot is None or snapshot.summary is None else snapshot.summary["total-records"]
+    shipped, _ = ctx.ledger.windows(head, Grid(spec.window_us), [_ALL_TIME])
+    now = ctx.ledger.head(spec.identity)
+    plans = {str(head.plan_id), str(now and now.plan_id), table.properties.get(f"{markers.PREFIX}plan")}
+    if total is None or len(plans) > 1:
+        return None, None
+    return int(total), sum(w.state.rows for w in shipped.values())
 
 
 def _older(era: Era, projection: Projection) -> OlderWindows:
@@ -183,24 +218,36 @@ def _older(era: Era, projection: Projection) -> OlderWindows:
 
 
 def _unexpired(ctx: Context, spec: TableSpec, asked: Span, now_us: int) -> tuple[Span, int | None, tuple[Span, ...]]:
-    """The part of a range after the last window that has begun to expire; the ledger knows when each one does.
+    """A range without the windows at its beginning that have begun to expire; the ledger knows when each one does.
 
-    And what of that part is to be left out: a window that a recovery marked says nothing of those before it.
+    And what of the rest is to be left out: such a window says nothing of those before it, where each row has a life of
+    its own. Bounded: no more than MAX_HOLES spans, the smallest gaps between them, and of those that hold no window to
+    compare first, are left out too.
     """
     head = ctx.ledger.head(spec.identity)
     if head is None or asked.hi <= asked.lo:
         raise OffloadError(RANGE_REFUSED, f"nothing was offloaded in {asked.lo}..{asked.hi} µs", table=spec.identity)
     grid = Grid(spec.window_us)
     shipped, _ = ctx.ledger.windows(head, grid, [asked])
-    gone = [n for n, w in shipped.items() if w.state.expiry_us is not None and w.state.expiry_us <= now_us]
-    marked = {n for n in gone if shipped[n].state.expiry_us == EXPIRED_LONG_AGO}
-    expired = [n for n in gone if n not in marked]
-    lo = grid.span(max(expired)).hi if expired else None
-    span = asked if lo is None else Span(max(lo, asked.lo), asked.hi)
-    left_out = merge(s for s in map(grid.span, marked) if s.overlaps(span))
-    if span.hi <= span.lo or not any(subtract(span, left_out)):
+    gone = {n for n, w in shipped.items() if w.state.expiry_us is not None and w.state.expiry_us <= now_us}
+    holes = few(merge(map(grid.span, gone)), [grid.span(n).lo for n in sorted(shipped.keys() - gone)], MAX_HOLES)
+    span, skipped = asked, None
+    if holes and holes[0].lo <= asked.lo:
+        skipped = holes[0].hi
+        span, holes = Span(min(skipped, asked.hi), asked.hi), holes[1:]
+    if not any(subtract(span, holes)):
         raise OffloadError(RANGE_REFUSED, "all of it has begun to expire in ClickHouse", table=spec.identity)
-    return span, lo, left_out
+    return span, skipped, holes
+
+
+def few(holes: Sequence[Span], wanted: Sequence[int], most: int) -> tuple[Span, ...]:
+    """At most `most` spans that cover these disjoint, sorted ones. wanted: sorted instants to spare where possible."""
+
+    def cost(gap: Span) -> tuple[int, int]:
+        return bisect_left(wanted, gap.hi) - bisect_left(wanted, gap.lo), gap.hi - gap.lo
+
+    gaps = [Span(a.hi, b.lo) for a, b in pairwise(holes)]
+    return merge([*holes, *sorted(gaps, key=cost)[: max(0, len(holes) - most)]])
 
 
 def lake_source(table: Table) -> str:
@@ -241,12 +288,15 @@ def lake_windows(client: Client, table: Table, spec: TableSpec, projection: Proj
 
 
 def lake_expiries(client: Client, table: Table, spec: TableSpec, expiry: str) -> dict[int, int]:
-    """The first expiry per window of the lake table, µs UTC. Raises OFL-2xx when the TTL needs what the lake lacks."""
+    """The first expiry per window of the lake table, µs UTC; a window of which nothing ever expires is not in it.
+
+    Raises OFL-2xx when the TTL needs what the lake lacks.
+    """
     sql = (
         f"SELECT {window_sql(spec.cursor, spec.window_us)} AS {WINDOW}, toUnixTimestamp64Micro(min({expiry}))"
         f" FROM {lake_source(table)} GROUP BY {WINDOW}"
     )
-    return {int(w): int(e) for w, e in client.query(sql)}
+    return {int(w): int(e) for w, e in client.query(sql) if e is not None}
 
 
 def lake_hash(columns: Sequence[ProjectedColumn]) -> str:

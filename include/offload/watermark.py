@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ from include.offload.ledger.store import Landed, Promotion
 from include.offload.limits import expires_us
 from include.offload.model import Action, Outcome, Plan, PlannedWindow, earliest
 from include.offload.spec.model import TableSpec
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +88,22 @@ def update_watermark(ctx: Context, spec: TableSpec, plan_id: uuid.UUID) -> Water
 
 
 def _release(ctx: Context, spec: TableSpec, left: Sequence[PlannedWindow], first_expiry_us: int | None) -> None:
-    """Let ClickHouse delete again what it may, when the guard stopped it and the rows are shipped."""
+    """Let ClickHouse delete again what it may, when the guard stopped it and the rows are shipped, by its own clock."""
     head = ctx.ledger.head(spec.identity)
     if head is None or spec.identity not in looks.guarded(ctx.ledger, spec.identity):
         return
-    if left or ttl_guard.must_hold(spec, first_expiry_us, time.time_ns() // 1_000):
+    if left:
         return
+    if first_expiry_us is not None:
+        try:
+            # only for a guarded table, and only while it has unshipped rows that expire
+            with ctx.connect(spec, f"offload guard {spec.identity}") as client:
+                now_us = client.now_us()
+        except OffloadError as error:
+            log.warning("%s: the next run frees TTL merges, when ClickHouse answers: %s", spec.identity, error)
+            return
+        if ttl_guard.must_hold(spec, first_expiry_us, now_us):
+            return
     ttl_guard.release(ctx, spec, head.table_id)
 
 

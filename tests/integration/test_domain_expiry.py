@@ -13,6 +13,7 @@ from include.offload.model import Action
 from include.offload.planning import Leave
 from include.offload.recovery import rebuild
 from include.offload.settings import ROOT
+from include.offload.source.client import Client
 from include.offload.windows import from_us
 from tests.support.domain import COLUMNS, DDL, HOUR_US, Domain, DomainTable, MakeDomainTable, meanwhile
 
@@ -283,6 +284,20 @@ def test_a_part_that_expired_as_a_whole_hides_no_delete(table: MakeDomainTable, 
     t.unverifiable = GONE
 
 
+def test_rule_18_a_condition_that_comes_true_later_never_erases_history(table: MakeDomainTable) -> None:
+    """Shipped while the TTL did not apply; then an update makes it apply, and a merge takes the row."""
+    ttl = " TTL toDateTime(ts) + INTERVAL 1 HOUR DELETE WHERE note = 'done' SETTINGS merge_with_ttl_timeout = 0"
+    t = table("deletes: follow\n", ddl=DDL + ttl).fill(0)
+    t.run()
+    t.mutate("UPDATE note = 'done' WHERE id <= 2")
+    t.sql("OPTIMIZE TABLE {table} FINAL")
+    assert t.source_ids() == list(range(3, 11))
+    assert [x.reason for x in t.run().check.left] == [Leave.EXPIRING]
+    every_way(t)
+    assert t.lake_ids() == list(range(1, 11))
+    t.unverifiable = GONE
+
+
 # ---- columns ---------------------------------------------------------------------------------------------------------
 
 
@@ -299,6 +314,31 @@ def test_rule_18_zeroed_columns_never_erase_history(table: MakeDomainTable, afte
         t.sql("ALTER TABLE {table} MODIFY COLUMN size REMOVE TTL")
     elif after == "put back":
         t.mutate("MODIFY COLUMN size Float64 TTL toDateTime(ts) + INTERVAL 30 DAY")
+    every_way(t)
+    assert t.lake().scan().to_arrow().sort_by("id") == held
+    t.unverifiable = GONE
+
+
+OVERRIDE = "columns: {exclude: [extra], overrides: {size: {expr: size + extra, type: double}}}\n"
+ALIAS = "columns: {include: [ts, id, sym, al]}\n"
+
+
+@pytest.mark.parametrize(("columns", "shown"), [(OVERRIDE, "size"), (ALIAS, "al")], ids=["expr", "alias"])
+def test_rule_18_a_column_that_others_are_computed_from_never_erases_history(
+    table: MakeDomainTable, columns: str, shown: str
+) -> None:
+    """The lake has no column `extra`, and yet its values; its TTL zeroes them in ClickHouse."""
+    more = "size Float64, extra Float64 TTL toDateTime(ts) + INTERVAL 1 HOUR, al Float64 ALIAS size + extra"
+    t = table(columns, ddl=DDL.replace("size Float64", more))
+    t.sql("SYSTEM STOP MERGES {table}")
+    moment = f"fromUnixTimestamp64Micro(toInt64({t.at(0)}) + number, 'UTC')"
+    t.sql(f"INSERT INTO {{table}} (ts, id, sym, extra) SELECT {moment}, number + 1, 'a', 7 FROM numbers(10)")
+    t.run()
+    held = t.lake().scan().to_arrow().sort_by("id")
+    assert min(held.column(shown).to_pylist()) == 7
+    t.sql("SYSTEM START MERGES {table}")
+    t.sql("OPTIMIZE TABLE {table} FINAL")
+    assert t.ask("SELECT max(extra) FROM {table}") == [(0.0,)]
     every_way(t)
     assert t.lake().scan().to_arrow().sort_by("id") == held
     t.unverifiable = GONE
@@ -335,6 +375,25 @@ def test_the_first_expiry_is_what_clickhouse_says_itself(table: MakeDomainTable,
     t.unverifiable = "it is only planned"
     assert found is not None
     assert found // 1_000_000 == first
+
+
+def test_rule_18_a_ttl_is_evaluated_in_the_server_s_time_zone(
+    table: MakeDomainTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As merges do it, whatever zone the user's profile gives to a session; those of a query win over it."""
+    t = table(ddl=DDL + " TTL toStartOfDay(toDateTime(toDate(ts))) + INTERVAL 3 DAY").insert(0, rows=5)
+    ((zone,),) = t.ask("SELECT serverTimezone()")
+    own = Client._per_query
+    elsewhere = {"session_timezone": "Asia/Tokyo" if zone != "Asia/Tokyo" else "America/Lima"}
+    with monkeypatch.context() as patch:
+        patch.setattr(Client, "_per_query", lambda self: elsewhere | own(self))
+        found = t.check().seen.look.first_expiry_us
+    ((first,),) = t.ask(
+        "SELECT toUnixTimestamp(min(delete_ttl_info_min)) FROM system.parts WHERE active"
+        f" AND database = 'dom' AND table = '{t.name}'"
+    )
+    assert found == first * 1_000_000
+    t.unverifiable = "it is only planned"
 
 
 def test_the_first_expiry_counts_columns_conditions_and_the_spec(table: MakeDomainTable) -> None:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from include.offload import lookback
 from include.offload.cli.overview import TableStatus, overview
-from include.offload.model import Action
+from include.offload.lake.shipping import SliceTask
+from include.offload.model import Action, ShippedFile
 from include.offload.planning import Leave
 from include.offload.settings import ROOT, load
 from include.offload.windows import from_us
-from tests.support.domain import COLUMNS, SPEC, WINDOW_US, Domain, DomainTable, MakeDomainTable
+from tests.support.domain import COLUMNS, DDL, SPEC, WINDOW_US, Domain, DomainTable, MakeDomainTable, inline
 from tests.support.reader import while_reading
 
 pytestmark = pytest.mark.timeout(120)
@@ -148,6 +150,84 @@ def test_the_command_reconciles_a_range_and_shows_first_what_it_would_do(
         """A TimeoutError when it does not come."""
     assert t.lake_ids() == sorted([*t.source_ids(), 25])
     t.unverifiable = "ClickHouse lost a row that the lake keeps"
+
+
+def test_a_window_that_a_range_left_pending_is_counted_until_it_is_shipped(table: MakeDomainTable) -> None:
+    """It is neither shipped nor verified empty, below the watermark and older than the horizon."""
+    t = table(spec=SHORT, settings=load(survey_every_s=0)).fill(0, 20)
+    t.run()
+    t.insert(5, rows=3).insert(7, rows=2)
+
+    def changing(slices: Sequence[SliceTask]) -> Iterator[ShippedFile]:
+        first = 23 in t.source_ids()
+        if first:
+            t.mutate("DELETE WHERE id = 23")
+        yield from inline(slices)
+        if first:
+            t.insert(5, rows=1)
+
+    ranged = t.run(from_us=t.at(5), to_us=t.at(8), run_tasks=changing)
+    assert (ranged.rows, ranged.watermark.pending) == (2, 1)
+    for _ in range(2):
+        look = t.run().check.seen.look
+        assert (look.late_rows, look.late_windows, look.late_expiring) == (3, 1, 0)
+    assert t.run(from_us=t.at(5), to_us=t.at(6)).rows == 3
+    assert t.run().check.seen.look.late_rows == 0
+
+
+@pytest.mark.parametrize("deletes", ["keep", "follow"])
+def test_late_rows_do_not_hide_behind_rows_that_were_deleted(table: MakeDomainTable, deletes: str) -> None:
+    """Older than the horizon only counts are compared, and 8 rows are fewer than 10."""
+    t = table(f"deletes: {deletes}\n", spec=SHORT, settings=load(survey_every_s=0)).fill(0, 20)
+    t.run()
+    t.mutate("DELETE WHERE id <= 5")
+    assert t.run().check.seen.look.late_rows == 0
+    t.insert(0, rows=3)
+    run = t.run()
+    look = run.check.seen.look
+    assert (look.late_rows, look.late_expiring, look.late_unknown) == (3, 3 if deletes == "keep" else 0, 0)
+    assert any("3 rows in 1 windows" in n for n in run.check.notes)
+    t.run(from_us=t.at(0), to_us=t.at(1))
+    if deletes == "follow":
+        assert t.lake_ids() == t.source_ids()
+        assert t.run().check.seen.look.late_rows == 0
+    else:
+        assert t.run().check.seen.look.late_rows == 3, "the window shrank: they are said, not shipped"
+        t.unverifiable = "ClickHouse lost rows that the lake keeps"
+
+
+def test_late_rows_do_not_hide_behind_rows_that_expired(table: MakeDomainTable) -> None:
+    ttl = " TTL toDateTime(ts) + INTERVAL 1 HOUR DELETE WHERE sym = 'old' SETTINGS merge_with_ttl_timeout = 0"
+    t = table(ddl=DDL + ttl, settings=load(survey_every_s=0))
+    t.sql("SYSTEM STOP MERGES {table}")
+    t.insert(0, rows=5, sym="old").insert(0, rows=5)
+    t.run()
+    t.sql("SYSTEM START MERGES {table}")
+    t.sql("OPTIMIZE TABLE {table} FINAL")
+    assert t.source_ids() == list(range(6, 11))
+    assert t.run().check.seen.look.late_rows == 0
+    t.insert(0, rows=4)
+    run = t.run()
+    assert [(x.reason, x.rows, x.ledger_rows) for x in run.check.left] == [(Leave.EXPIRING, 9, 10)]
+    assert (run.check.seen.look.late_rows, run.check.seen.look.late_expiring) == (4, 4)
+    assert status(t).late_rows == 4
+    assert any("can't be shipped any more" in n for n in status(t).notes)
+    t.unverifiable = "its window is expiring"
+
+
+@pytest.mark.parametrize(("name", "limit"), [("MAX_PROOFS", 1), ("MAX_PROOF_ROWS", 19)])
+def test_what_is_too_much_to_look_into_is_said_to_be_unknown(
+    table: MakeDomainTable, monkeypatch: pytest.MonkeyPatch, name: str, limit: int
+) -> None:
+    monkeypatch.setattr(lookback, name, limit)
+    t = table(spec=SHORT, settings=load(survey_every_s=0)).fill(0, 1, 20)
+    t.run()
+    t.mutate("DELETE WHERE id <= 15 AND id % 2 = 0")
+    t.insert(0, rows=1).insert(1, rows=1)
+    run = t.run()
+    assert (run.check.seen.look.late_rows, run.check.seen.look.late_unknown) == (1, 1), "the newer one is looked into"
+    assert any("1 windows hold fewer rows" in n for n in run.check.notes)
+    t.unverifiable = "ClickHouse lost rows that the lake keeps"
 
 
 # ---- ahead of the clock, before the start ----------------------------------------------------------------------------

@@ -104,6 +104,17 @@ def test_a_rebuild_of_a_sound_ledger_changes_nothing_but_the_generation(table: M
     assert again.check.left == (), "hashes from the lake are those of the source"
 
 
+def test_a_rebuild_of_a_window_that_never_expires(table: MakeDomainTable) -> None:
+    """A TTL of 0 is none: window 0 never expires, of window 1 some rows do."""
+    t = table(ddl=f"{DDL} TTL if(id > 15, toDateTime(ts) + INTERVAL 30 DAY, toDateTime(0))").fill(0, 1)
+    t.run()
+    before = t.expiries()
+    assert [e is not None for _, e in sorted(before.items())] == [False, True]
+    rebuild(t.ctx, t.spec)
+    assert t.expiries() == before
+    assert not t.run().check.plan.touches_lake
+
+
 def test_a_ledger_restored_from_an_old_backup_is_refused_until_it_is_rebuilt(table: MakeDomainTable) -> None:
     t = table().fill(0)
     t.run()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from pydantic import SecretStr
 
@@ -104,6 +106,22 @@ def test_the_guard_acts_while_there_is_no_catalog(table: MakeDomainTable, domain
     assert refused.value.id in {"OFL-102", "OFL-301"}
     assert looks.guarded(t.ctx.ledger)[t.identity].applied_at is not None
     t.run()
+
+
+def test_rule_6_clickhouse_s_clock_says_whether_the_guard_may_go(
+    table: MakeDomainTable, domain: Domain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not this machine's, which may be a day ahead."""
+    t = table(STOP, ddl=SHORT, settings=guard(domain)).fill(0)
+    now = (domain.admin.now_us() - domain.zero_us) / WINDOW_US
+    t.check()
+    assert stopped(t)
+    t.insert(now + 1, rows=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time_ns", lambda: (domain.admin.now_us() + 24 * HOUR_US) * 1_000)
+        t.run()
+    assert not stopped(t), "the row that is left has eight hours and more"
+    t.unverifiable = "its rows are expiring"
 
 
 def test_enough_headroom_stops_nothing(table: MakeDomainTable, domain: Domain) -> None:

@@ -275,6 +275,16 @@ class DomainTable:
         width = self.spec.window_us
         return {int(lo) // width: int(n) for lo, n in rows}
 
+    def expiries(self) -> dict[int, int | None]:
+        """The first expiry (µs UTC, None: never) of each shipped window, by number, as the ledger has it."""
+        rows = self.domain.ledger(
+            "SELECT lower(span), expiry_us FROM offload.windows JOIN offload.tables USING (table_id)"
+            " WHERE identity = %s AND fingerprint IS NOT NULL",
+            self.identity,
+        )
+        width = self.spec.window_us
+        return {int(lo) // width: expiry for lo, expiry in rows}
+
     def empty_time(self) -> list[Span]:
         rows = self.domain.ledger(
             "SELECT lower(span), upper(span) FROM offload.windows JOIN offload.tables USING (table_id)"

@@ -92,7 +92,7 @@ def test_how_long_the_rows_of_a_window_live(db: Engine, ttl: str, hours: list[in
     source = make(db, ttl)
     grid = Grid(3_600_000_000)
     query = ExtentQuery(
-        "ttl", "t", "ts", None, False, grid, project(spec(), source), (), expiry_sql(source, spec()).sql
+        "ttl", "t", "ts", None, False, grid, project(spec(), source), (), None, expiry_sql(source, spec()).sql
     )
     rows = [("00:10:00", 1), ("00:40:00", 2), ("00:55:00.500", 1), ("01:30:00", 2), ("01:59:59", 3)]
     values = ", ".join(f"('2030-01-01 {at}', '2030-01-05', {x}, true)" for at, x in rows)
@@ -106,6 +106,40 @@ def test_columns_that_are_offloaded_count_too(db: Engine) -> None:
     assert {c.name: c.ttl for c in source.columns if c.ttl} == {"e;f)": "toDateTime(ts) + toIntervalDay(3)"}
     assert expiry(db, source, ROW) == "2030-01-04 12:00:00.000000"
     assert expiry(db, source, ROW, spec(columns={"exclude": ["e;f)"]})) == "2031-01-05 00:00:00.000000"
+
+
+def test_rule_18_a_condition_of_a_ttl_counts_as_true(db: Engine) -> None:
+    """An update may make it true after the row was shipped, and a merge before anybody looks again."""
+    source = make(db, "TTL toDateTime(ts) + INTERVAL 1 DAY DELETE WHERE x > 9, d + INTERVAL 1 YEAR")
+    assert expiry(db, source, ROW) == "2031-01-05 00:00:00.000000"
+    assert db.query(f"SELECT toString({expiry_sql(source, spec()).strict}) FROM ttl.t") == [
+        ("2030-01-02 12:00:00.000000",)
+    ]
+
+
+SECRET = ", `a``b` String TTL toDateTime(ts) + INTERVAL 3 DAY"
+NOT_SECRET = {"exclude": ["a`b"]}
+
+
+@pytest.mark.parametrize(
+    ("columns", "wish", "reached"),
+    [
+        ("", spec(columns=NOT_SECRET), False),
+        ("", spec(columns=NOT_SECRET | {"overrides": {"x": {"expr": "length(`a``b`)", "type": "long"}}}), True),
+        (", al String ALIAS `a``b`", spec(columns={"include": ["ts", "al"]}), True),
+        (", al String ALIAS `a``b`", spec(columns={"include": ["ts", "x"]}), False),
+        (", c String DEFAULT `a``b`", spec(columns=NOT_SECRET), True),
+        (", c String MATERIALIZED upper(`a``b`), e String ALIAS c", spec(columns={"include": ["ts", "e"]}), True),
+        ("", spec(columns=NOT_SECRET, source={"final": True}), True),
+    ],
+    ids=["excluded", "expr", "alias", "alias not offloaded", "default", "alias of a default", "final"],
+)
+def test_rule_18_columns_that_others_are_computed_from_count_too(
+    db: Engine, columns: str, wish: TableSpec, reached: bool
+) -> None:
+    found = expiry_sql(make(db, "", SECRET + columns), wish)
+    assert (found.strict is not None) is reached
+    assert found.sql == found.strict
 
 
 def test_a_table_without_ttl_never_expires(db: Engine) -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from include.offload.verify import ColumnSum, VerifyReport
+from include.offload.verify import ColumnSum, VerifyReport, few
 from include.offload.windows import Span
 
 EQUAL = VerifyReport(
@@ -36,8 +36,32 @@ def test_all_equal_is_ok_and_says_nothing() -> None:
             replace(EQUAL, sums=(ColumnSum("price", "12.5", "12.4", False),)),
             "sum of price: ClickHouse 12.5, PyIceberg 12.4",
         ),  # noqa: E501
+        (replace(EQUAL, lake_total=7, ledger_total=5), "whole table: Iceberg 7, shipped 5"),
     ],
 )
 def test_one_reader_that_disagrees_is_a_finding(wrong: VerifyReport, named: str) -> None:
     assert not wrong.ok
     assert [f for f in wrong.findings() if named in f]
+
+
+def spans(*pairs: tuple[int, int]) -> tuple[Span, ...]:
+    return tuple(Span(lo, hi) for lo, hi in pairs)
+
+
+HOLES = spans((0, 1), (3, 4), (5, 6), (16, 17))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "most", "left"),
+    [
+        ((), 4, HOLES),
+        ((), 3, spans((0, 1), (3, 6), (16, 17))),
+        ((4,), 3, spans((0, 4), (5, 6), (16, 17))),
+        ((1, 4), 3, spans((0, 1), (3, 4), (5, 17))),
+        ((1, 4, 7), 1, spans((0, 17))),
+    ],
+)
+def test_few_pieces_spare_the_windows_that_can_be_compared(
+    wanted: tuple[int, ...], most: int, left: tuple[Span, ...]
+) -> None:
+    assert few(HOLES, wanted, most) == left

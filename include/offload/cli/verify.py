@@ -56,8 +56,10 @@ def verify(
             )
         out.print(shown)
         for r in reports:
-            for span in r.left_out:
+            for span in r.left_out[:SHOWN_FINDINGS]:
                 out.print(f"  {r.table}: not compared, ClickHouse no longer holds all of it: {escape(str(span))}")
+            if len(r.left_out) > SHOWN_FINDINGS:
+                out.print(f"  {r.table}: … and {len(r.left_out) - SHOWN_FINDINGS} more; --json lists all")
             for older in r.older:
                 out.print(f"  {r.table}: {escape(str(older))}")
             for finding in r.findings()[:SHOWN_FINDINGS]:

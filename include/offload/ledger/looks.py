@@ -21,20 +21,28 @@ from include.offload.windows import Grid, to_us
 class Look:
     """What one `check_extent` saw of a source. Instants µs UTC by ClickHouse's clock.
 
-    late_*: rows older than the horizon that are not in the lake, at `surveyed_us`; of those, `late_expiring` lie in
-    windows that can't be replaced any more. next_expiry_us: of the rows that its plan leaves unshipped. left: windows
-    that differ and were not touched, out of what its plan looked at. expires: whether the source has a TTL, None: not
-    known; ttl_us: how long its rows live, as a rule. settle_us, schedule, lag_limit_s, headroom_limit_s: the spec's.
+    late_*: rows that are not in the lake and that no run ships by itself, at `surveyed_us`: older than the horizon, or
+    in windows that lost others; of those, `late_expiring` lie in windows that can't be replaced any more. late_unknown:
+    windows that lost rows and were not looked into. next_expiry_us: of the rows that its plan leaves unshipped. left:
+    windows that differ and were not touched, out of what its plan looked at. expires: whether the source has
+    a TTL, None: not known; ttl_us: how long its rows live, as a rule. settle_us, schedule, lag_limit_s,
+    headroom_limit_s: the spec's. replica: whose blocks these are, "": not known; doubted_by: another one, that lacked
+    those of `missing` at the last look; compared_us: when they were seen, 0: at `seen_us`.
     """
 
     seen_us: int
     blocks: tuple[Block, ...]
     ttl: str
     materialized_us: int = 0
+    replica: str = ""
+    doubted_by: str = ""
+    missing: tuple[Block, ...] = ()
+    compared_us: int = 0
     surveyed_us: int = 0
     late_rows: int = 0
     late_windows: int = 0
     late_expiring: int = 0
+    late_unknown: int = 0
     late_from_us: int | None = None
     late_to_us: int | None = None
     rows_before_start: int = 0

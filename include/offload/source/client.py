@@ -23,6 +23,7 @@ from include.offload.errors import (
     SOURCE_COLUMN_MISSING,
     SOURCE_QUERY_FAILED,
     SOURCE_REFUSED_LOGIN,
+    SOURCE_STREAM_BROKEN,
     SOURCE_TABLE_MISSING,
     SOURCE_UNREACHABLE,
     TLS_UNTRUSTED,
@@ -60,10 +61,12 @@ WHOLE_ANSWER: dict[str, object] = {
     "max_query_size": 16 * 2**20,
     "max_ast_elements": 1_000_000,
     "max_expanded_ast_elements": 10_000_000,
+    "session_timezone": "",
 }
 """Sent with every query of a table. A profile of the user may say that a query over a limit ends early and well
 (`break`, `any`), or cut every answer: rows would be missing without an error. And it may take thousands of windows to
-name what changed, each of them 156 bytes and a dozen elements of SQL."""
+name what changed, each of them 156 bytes and a dozen elements of SQL. Merges apply a TTL in the server's time zone, so
+that a session must not have another one."""
 
 # ClickHouse's own numbers: src/Common/ErrorCodes.cpp
 _KINDS: dict[int, ErrorKind] = {
@@ -234,9 +237,25 @@ class Client:
         return self._settings | {"query_id": f"offload-{uuid.uuid4()}", "log_comment": self._comment}
 
     def query(self, sql: str, params: Mapping[str, object] | None = None) -> list[tuple[Any, ...]]:
-        """All rows of a query. Raises OFL-2xx."""
+        """All rows of a query. Raises OFL-2xx; OFL-208 when the answer is empty and should not be.
+
+        ClickHouse says "no rows" with no bytes, which is also what is left of an answer that was lost on its way. Only
+        a count, which has a row whatever it counts, tells them apart: one more question, and cheaper than the first,
+        only where there were no rows. Rows that just came are no fault, so it is asked twice.
+        """
         if sql.startswith("EXPLAIN "):
             return self._explain(sql)
+        for _ in range(2):
+            rows = self._rows(sql, params)
+            if rows or not sql.startswith(("SELECT ", "WITH ", "DESCRIBE ")):
+                return rows
+            if not sql.startswith("DESCRIBE ") and self._rows(f"SELECT count() FROM ({sql})", params) == [(0,)]:
+                return []
+        raise OffloadError(
+            SOURCE_STREAM_BROKEN, f"{self.endpoint.name} gave an empty answer to {sql[:200]}", table=self._table
+        )
+
+    def _rows(self, sql: str, params: Mapping[str, object] | None) -> list[tuple[Any, ...]]:
         try:
             result = self._client.query(sql, parameters=dict(params or {}), settings=self._per_query())
         except ClickHouseError as error:
@@ -249,6 +268,8 @@ class Client:
             text = self._client.raw_query(sql, settings=self._per_query(), fmt=None).decode()
         except ClickHouseError as error:
             raise translate(error, table=self._table, doing="asking ClickHouse") from error
+        if not text:
+            raise OffloadError(SOURCE_STREAM_BROKEN, f"an empty answer to {sql[:200]}", table=self._table)
         return [(line,) for line in text.splitlines()]
 
     def command(self, sql: str) -> None:

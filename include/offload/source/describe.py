@@ -54,7 +54,7 @@ def describe(client: Queries, database: str, table: str, identity: str | None = 
             table=identity or f"{database}.{table}",
         )
     columns = client.query(
-        "SELECT name, type, position, default_kind FROM system.columns"
+        "SELECT name, type, position, default_kind, default_expression FROM system.columns"
         " WHERE database = {database:String} AND table = {table:String} ORDER BY position",
         params,
     )
@@ -65,7 +65,8 @@ def describe(client: Queries, database: str, table: str, identity: str | None = 
         engine=engine,
         identity=_identity(client, database, table, engine, uuid),
         columns=tuple(
-            SourceColumn(str(n), str(t), int(str(p)), str(d), clauses.columns.get(str(n))) for n, t, p, d in columns
+            SourceColumn(str(n), str(t), int(str(p)), str(kind), clauses.columns.get(str(n)), str(default))
+            for n, t, p, kind, default in columns
         ),
         sorting_key=tuple(_plain(k) for k in chtypes.split(sorting_key)),
         partition_key=partition_key,

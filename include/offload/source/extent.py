@@ -17,7 +17,11 @@ MAX_WINDOWS_PER_PLAN = 5_000
 
 @dataclass(frozen=True, slots=True)
 class ExtentQuery:
-    """What to look at. `expiry`: SQL for the first expiry of a row as DateTime64(6), None when rows never expire."""
+    """What to look at.
+
+    `expiry`, `due`: SQL for the first expiry of a row as DateTime64(6), None when rows never expire; `expiry` whatever
+    the conditions of a TTL say, for what may be replaced, `due` as they stand now (rule 18).
+    """
 
     database: str
     table: str
@@ -28,6 +32,7 @@ class ExtentQuery:
     projection: Projection
     partition: tuple[PartitionColumn, ...]
     expiry: str | None
+    due: str | None = None
 
     @property
     def source(self) -> str:
@@ -41,9 +46,14 @@ class ExtentQuery:
     @property
     def shortest_ttl(self) -> str:
         """The aggregate: the shortest time from a row's cursor to its expiry, µs, NULL for never."""
-        if not self.expiry:
+        if not self.due:
             return "NULL"
-        return f"min(toUnixTimestamp64Micro({self.expiry}) - {cursor_us_sql(self.cursor)})"
+        return f"min(toUnixTimestamp64Micro({self.due}) - {cursor_us_sql(self.cursor)})"
+
+    @property
+    def first_due(self) -> str:
+        """The aggregate: when ClickHouse deletes the first of the rows as they are now, µs UTC, NULL for never."""
+        return f"toUnixTimestamp64Micro(min({self.due}))" if self.due else "NULL"
 
     def survey_sql(self, spans: Sequence[Span], *, hashed: bool) -> str:
         """Rows, first expiry and (0 unless `hashed`) content hash per window: what a count costs, when not hashed."""
@@ -117,10 +127,10 @@ def read_survey(
 
 def first_expiry_us(client: Client, query: ExtentQuery, from_us: int) -> int | None:
     """When ClickHouse may first delete a row whose cursor is at or after `from_us`, µs UTC; None: never."""
-    if query.expiry is None:
+    if query.due is None:
         return None
     ((expiry,),) = client.query(
-        f"SELECT {query.first_expiry} FROM {quote(query.database)}.{quote(query.table)}"
+        f"SELECT {query.first_due} FROM {quote(query.database)}.{quote(query.table)}"
         f" WHERE {quote(query.cursor)} >= {instant_sql(from_us)}"
     )
     return None if expiry is None else int(expiry)
@@ -156,7 +166,7 @@ def read_extent(
     future_us = now_us + query.grid.width_us
     tail = min(future_us, tail_us if tail_us is not None else max((s.hi for s in spans), default=future_us))
     ((future, tail_expiry),) = client.query(
-        f"SELECT countIf({name} >= {instant_sql(future_us)}), {query.first_expiry} FROM {source}"
+        f"SELECT countIf({name} >= {instant_sql(future_us)}), {query.first_due} FROM {source}"
         f" WHERE {name} >= {instant_sql(tail)}"
     )
     return Extent(

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from include.offload.model import SourceTable
 from include.offload.source.client import Client
+from include.offload.source.ttl import reaching
 from include.offload.spec.model import TableSpec
-from include.offload.spec.rules import offloaded
 
 _DELETE = re.compile(r"\(?(?:DELETE|UPDATE _row_exists = 0) WHERE (?P<where>.+?)", re.DOTALL)
 
@@ -93,8 +93,10 @@ def condition(command: str) -> str | None:
 
 def ttl_text(source: SourceTable, spec: TableSpec) -> str:
     """All TTLs that can touch an offloaded row, as text: another text means that expiries must be asked again."""
-    columns = [f"{c.name}: {c.ttl}" for c in source.columns if c.ttl is not None and offloaded(spec, c.name)]
-    return "\n".join([f"table: {source.ttl}", *columns, f"spec: {spec.ttl}"])
+    columns = [f"{c.name}: {c.ttl}" for c in reaching(source, spec) if c.ttl is not None]
+    # other words than before conditions counted as true: what was shipped then is asked again, once
+    rows = "table, whatever its conditions" if "WHERE" in (source.ttl or "").upper() else "table"
+    return "\n".join([f"{rows}: {source.ttl}", *columns, f"spec: {spec.ttl}"])
 
 
 def materialized_us(client: Client, database: str, table: str) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from include.offload.model import SourceTable
+from include.offload.model import SourceColumn, SourceTable
 from include.offload.source.expressions import check_expression
 from include.offload.source.sql import quote
 from include.offload.spec import human
@@ -31,12 +31,14 @@ class Expiry:
     """`sql`: the earliest expiry of a row as Nullable(DateTime64(6, 'UTC')); None: rows never expire, or unknown.
 
     `readable`: whether `sql` is the whole truth; when not, `why` says what could not be read and no window of the
-    table may be replaced.
+    table may be replaced. `strict`: the same with every `TTL … WHERE` taken for true, since an update may make it so
+    after the row was shipped: what may be replaced is judged by it, how long unshipped rows have is not.
     """
 
     sql: str | None
     readable: bool
     why: str = ""
+    strict: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +110,8 @@ def elements(clause: str) -> tuple[Element, ...]:
 
 
 def expiry_sql(source: SourceTable, spec: TableSpec) -> Expiry:
-    """When ClickHouse may first delete a row of the spec's table, or zero one of its offloaded columns."""
-    terms: list[str] = []
+    """When ClickHouse may first delete a row of the spec's table, or zero a column whose values reach the lake."""
+    rows: list[Element] = []
     why = ""
     if source.ttl_group_by:
         why = "the table's TTL rolls rows up (GROUP BY)"
@@ -117,17 +119,43 @@ def expiry_sql(source: SourceTable, spec: TableSpec) -> Expiry:
         why = why or ("" if spec.ttl else "the table's TTL can't be read; write ttl: into the spec")
     elif source.ttl is not None:
         try:
-            terms += [_row_term(e) for e in elements(source.ttl) if e.action in ("DELETE", "GROUP")]
+            rows = [e for e in elements(source.ttl) if e.action in ("DELETE", "GROUP")]
         except ValueError as error:
             why = why or ("" if spec.ttl else f"the table's TTL can't be read ({error}); write ttl: into the spec")
-    terms += [_instant(c.ttl) for c in source.columns if c.ttl is not None and offloaded(spec, c.name)]
+    others = [_instant(c.ttl) for c in reaching(source, spec) if c.ttl is not None]
     if spec.ttl is not None:
-        terms.append(_spec_term(spec.ttl, spec.cursor))
-    if not terms:
-        return Expiry(None, not why, why)
+        others.append(_spec_term(spec.ttl, spec.cursor))
+    strict = _first([*(_instant(e.expr) for e in rows), *others])
+    return Expiry(_first([*map(_row_term, rows), *others]), not why, why, strict)
+
+
+def reaching(source: SourceTable, spec: TableSpec) -> tuple[SourceColumn, ...]:
+    """The columns whose values can show in the lake: the offloaded ones, and those that they are computed from.
+
+    An `expr` of the spec, an ALIAS, or the default of a column that old parts lack, names other columns. A name that
+    stands anywhere in such a text counts; FINAL chooses rows by columns of the engine, so that all of them count.
+    """
+    if spec.source.final:
+        return source.columns
+    overrides = spec.columns.overrides
+    reached = {c.name for c in source.columns if offloaded(spec, c.name)}
+    texts = {c.name: c.default for c in source.columns}
+    for name in reached & overrides.keys():
+        texts[name] += f" {overrides[name].expr or ''}"
+    waiting = list(reached)
+    while waiting:
+        # both ways to write a backtick inside of backticks
+        text = texts[waiting.pop()].replace("``", "`").replace("\\`", "`")
+        named = {c.name for c in source.columns if c.name in text} - reached
+        reached |= named
+        waiting += named
+    return tuple(c for c in source.columns if c.name in reached)
+
+
+def _first(terms: Sequence[str]) -> str | None:
+    """The earliest of these instants, NULL for never; None when there is none."""
     known = ", ".join(f"ifNull({t}, {_NEVER})" for t in terms)
-    first = f"least({known})" if len(terms) > 1 else known
-    return Expiry(f"nullIf({first}, {_NEVER})", not why, why)
+    return f"nullIf({f'least({known})' if len(terms) > 1 else known}, {_NEVER})" if terms else None
 
 
 def _tokens(text: str) -> _Text:
