@@ -309,6 +309,14 @@ class DomainTable:
         assert report.ok, f"{self.identity}: {'; '.join(report.findings())}\n{report}"
         return report
 
+    def verified_beside(self, foreign: int) -> None:
+        """Both readers find our rows whole, and so many rows of somebody else where nothing was offloaded."""
+        report = verify(self.ctx, self.spec)
+        assert report.lake_total is not None and report.ledger_total is not None
+        assert report.lake_total - report.ledger_total == foreign
+        (finding,) = report.findings()
+        assert "whole table" in finding
+
     def consistent(self) -> None:
         """The ledger says of every window what the lake holds."""
         lake = self.lake_windows() if self.exists() else {}
