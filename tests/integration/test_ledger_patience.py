@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 import psycopg
 import pytest
-from psycopg import sql
 from sqlalchemy import text
 
 from include.offload.errors import LEDGER_OUTDATED, LEDGER_UNREACHABLE, OffloadError
@@ -19,6 +17,7 @@ from include.offload.ledger.migrate import downgrade, upgrade
 from include.offload.ledger.store import Patience
 from include.offload.overview import board
 from tests.support.ledger_story import Story, tell
+from tests.support.ledgers import own_ledger
 from tests.support.stack import Servers
 
 pytestmark = pytest.mark.timeout(120)
@@ -29,14 +28,8 @@ NEW_COLUMNS = "SELECT brief, differing FROM offload.looks ORDER BY table_id"
 @pytest.fixture
 def uri(data_stack: Servers) -> Iterator[str]:
     """A ledger of its own."""
-    name, admin = f"patience_{uuid.uuid4().hex}", data_stack.secret("postgres_uri")
-    with psycopg.connect(admin, autocommit=True) as c:
-        c.execute(sql.SQL("CREATE DATABASE {} OWNER offload_ledger").format(sql.Identifier(name)))
-    found = data_stack.secret("offload_ledger_uri").rsplit("/", 1)[0] + f"/{name}"
-    upgrade(found)
-    yield found
-    with psycopg.connect(admin, autocommit=True) as c:
-        c.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    with own_ledger(data_stack) as found:
+        yield found
 
 
 def refused(ledger: Ledger, statement: str) -> OffloadError:

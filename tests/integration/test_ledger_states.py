@@ -17,16 +17,15 @@ import pytest
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
-from psycopg import sql
 
 from include.offload.errors import LEDGER_DISAGREES, PLAN_SUPERSEDED, WATERMARK_MOVED, OffloadError
 from include.offload.ledger import Ledger
-from include.offload.ledger.migrate import upgrade
 from include.offload.ledger.restore import restore
 from include.offload.ledger.store import Landed
 from include.offload.model import Action, Outcome, Plan, PlannedWindow, Projection, Target, WindowState
 from include.offload.recovery import GENERATION_STEP, account
 from include.offload.windows import Grid, Span, gapless_end, subtract
+from tests.support.ledgers import own_ledger
 from tests.support.stack import Servers
 
 pytestmark = pytest.mark.timeout(180)
@@ -44,14 +43,8 @@ PHASES = (Phase.generate,)
 @pytest.fixture(scope="module")
 def uri(data_stack: Servers) -> Iterator[str]:
     """A ledger of its own."""
-    name, admin = f"states_{uuid.uuid4().hex}", data_stack.secret("postgres_uri")
-    with psycopg.connect(admin, autocommit=True) as c:
-        c.execute(sql.SQL("CREATE DATABASE {} OWNER offload_ledger").format(sql.Identifier(name)))
-    found = data_stack.secret("offload_ledger_uri").rsplit("/", 1)[0] + f"/{name}"
-    upgrade(found)
-    yield found
-    with psycopg.connect(admin, autocommit=True) as c:
-        c.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    with own_ledger(data_stack) as found:
+        yield found
 
 
 def a_plan(identity: str, **facts: object) -> Plan:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 import psycopg
@@ -13,30 +14,37 @@ from psycopg import sql
 from include.offload.context import Context
 from include.offload.ledger.migrate import upgrade
 from tests.support.domain import Domain, DomainTable
+from tests.support.stack import Servers
 
 MakeLedger = Callable[[], Context]
+
+
+@contextmanager
+def own_ledger(servers: Servers) -> Iterator[str]:
+    """The URI of a ledger in a database of its own, which is dropped at the end."""
+    name, admin = f"ledger_{uuid.uuid4().hex}", servers.secret("postgres_uri")
+    with psycopg.connect(admin, autocommit=True) as c:
+        c.execute(sql.SQL("CREATE DATABASE {} OWNER offload_ledger").format(sql.Identifier(name)))
+    uri = servers.secret("offload_ledger_uri").rsplit("/", 1)[0] + f"/{name}"
+    try:
+        upgrade(uri)
+        yield uri
+    finally:
+        with psycopg.connect(admin, autocommit=True) as c:
+            c.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 @pytest.fixture
 def ledger(domain: Domain) -> Iterator[MakeLedger]:
     """Makes ledgers of their own, each in a new database."""
-    made: list[tuple[str, Context]] = []
-    admin = domain.servers.secret("postgres_uri")
+    with ExitStack() as made:
 
-    def make() -> Context:
-        name = f"ledger_{uuid.uuid4().hex}"
-        with psycopg.connect(admin, autocommit=True) as c:
-            c.execute(sql.SQL("CREATE DATABASE {} OWNER offload_ledger").format(sql.Identifier(name)))
-        uri = domain.servers.secret("offload_ledger_uri").rsplit("/", 1)[0] + f"/{name}"
-        upgrade(uri)
-        made.append((name, domain.context(ledger_uri=uri)))
-        return made[-1][1]
+        def make() -> Context:
+            ctx = domain.context(ledger_uri=made.enter_context(own_ledger(domain.servers)))
+            made.callback(ctx.close)
+            return ctx
 
-    yield make
-    for name, ctx in made:
-        ctx.close()
-        with psycopg.connect(admin, autocommit=True) as c:
-            c.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+        yield make
 
 
 def with_ledger(t: DomainTable, ctx: Context) -> DomainTable:
