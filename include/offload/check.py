@@ -174,8 +174,8 @@ def _plan(ctx: Context, spec: TableSpec, request: RunRequest, *, acting: bool, p
             target=f"{spec.target.namespace}.{spec.target.table}",
             origin_us=origin,
         )
-        if head.watermark_us is None and unshipped is None and head.origin_us is not None:
-            unshipped = first_expiry_us(client, look.query, head.origin_us)
+        if known is None or known.origin_us is None:
+            unshipped = _unshipped_expiry(client, glance, head)
         head, marker = adopt(ctx, spec, table, head)
         scan = _scan(ctx, spec, request, head, look, grid)
         shipped, empty = ctx.ledger.windows(head, grid, [scan])

@@ -35,11 +35,10 @@ from include.offload.source.parts import (
 from include.offload.source.sql import WINDOW, spans_sql, window_sql
 from include.offload.spec.model import TableSpec
 from include.offload.verify import lake_hash, lake_source
-from include.offload.windows import Span, from_us, merge
+from include.offload.windows import ALL_TIME, Span, from_us, merge
 
 log = logging.getLogger(__name__)
 
-_ALL_TIME = Span(-(2**62), 2**62)
 MAX_PROOFS = 1_000
 """Of how many windows at most it is asked whether they lost rows; more are protected unasked."""
 MAX_PROOF_ROWS = 5_000_000
@@ -169,7 +168,7 @@ def _protected(
     Without a look to compare with, as after a rebuild, a window with as many rows as ever was changed, not emptied,
     where nothing expires.
     """
-    shipped, _ = asked.ctx.ledger.windows(asked.head, asked.query.grid, [_ALL_TIME])
+    shipped, _ = asked.ctx.ledger.windows(asked.head, asked.query.grid, [ALL_TIME])
     shipped = {n: w for n, w in shipped.items() if w.state.expiry_us is None or w.state.expiry_us > asked.now_us}
     if not shipped:
         return {}

@@ -36,13 +36,12 @@ from include.offload.source.projection import partition_columns
 from include.offload.source.ttl import Expiry, expiry_sql
 from include.offload.spec.model import TableSpec
 from include.offload.verify import lake_expiries, lake_windows, source_rows
-from include.offload.windows import Grid, Span, merge, subtract
+from include.offload.windows import ALL_TIME, Grid, Span, merge, subtract
 
 log = logging.getLogger(__name__)
 
 GENERATION_STEP = 1_000
 """How far a rebuild lifts the generation, so that no forgotten plan's number ever comes back (rule 22)."""
-ALL_TIME = Span(-(2**62), 2**62)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,12 +35,11 @@ from include.offload.source.client import Client
 from include.offload.source.describe import describe
 from include.offload.source.sql import WINDOW, literal, quote, spans_sql, window_sql
 from include.offload.spec.model import TableSpec
-from include.offload.windows import Grid, Span, merge, subtract
+from include.offload.windows import ALL_TIME, Grid, Span, merge, subtract
 
 NUMERIC = ("int", "long", "float", "double", "decimal")
 EXACT = decimal.Context(prec=100)
 """Sums of decimals with 38 digits need more than the 28 of Python's default context."""
-_ALL_TIME = Span(-(2**62), 2**62)
 MAX_HOLES = 200
 """Into how many pieces verify cuts a table at most: each is a condition of every query of both readers."""
 FLOAT_TOLERANCE = 1e-9
@@ -204,7 +203,7 @@ def _totals(ctx: Context, spec: TableSpec, head: Head, table: Table) -> tuple[in
     """
     snapshot = table.current_snapshot()
     total = None if snapshot is None or snapshot.summary is None else snapshot.summary["total-records"]
-    shipped, _ = ctx.ledger.windows(head, Grid(spec.window_us), [_ALL_TIME])
+    shipped, _ = ctx.ledger.windows(head, Grid(spec.window_us), [ALL_TIME])
     now = ctx.ledger.head(spec.identity)
     plans = {str(head.plan_id), str(now and now.plan_id), table.properties.get(f"{markers.PREFIX}plan")}
     if total is None or len(plans) > 1:

@@ -15,7 +15,7 @@ from include.offload.errors import LEDGER_DISAGREES, PLAN_SUPERSEDED, OffloadErr
 from include.offload.lake import marker as markers
 from include.offload.lake.commit import load
 from include.offload.ledger import looks
-from include.offload.ledger.store import Landed, Promotion
+from include.offload.ledger.store import Head, Landed, Promotion
 from include.offload.limits import expires_us
 from include.offload.model import Action, Outcome, Plan, PlannedWindow, earliest
 from include.offload.spec.model import TableSpec
@@ -73,7 +73,7 @@ def update_watermark(ctx: Context, spec: TableSpec, plan_id: uuid.UUID) -> Water
     seen_us = earliest(*(w.expiry_us for w in left), None if look is None else look.next_expiry_us)
     first_us = expires_us(seen_us, promotion.watermark_us, None if look is None else look.ttl_us)
     _report(ctx, plan, outcome, promotion, left, first_us)
-    _release(ctx, spec, left, seen_us)
+    _release(ctx, spec, head, left, seen_us)
     return WatermarkResult(
         plan_id=plan_id,
         watermark_us=promotion.watermark_us,
@@ -87,9 +87,10 @@ def update_watermark(ctx: Context, spec: TableSpec, plan_id: uuid.UUID) -> Water
     )
 
 
-def _release(ctx: Context, spec: TableSpec, left: Sequence[PlannedWindow], first_expiry_us: int | None) -> None:
+def _release(
+    ctx: Context, spec: TableSpec, head: Head | None, left: Sequence[PlannedWindow], first_expiry_us: int | None
+) -> None:
     """Let ClickHouse delete again what it may, when the guard stopped it and the rows are shipped, by its own clock."""
-    head = ctx.ledger.head(spec.identity)
     if head is None or spec.identity not in looks.guarded(ctx.ledger, spec.identity):
         return
     if left:

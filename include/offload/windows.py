@@ -49,6 +49,10 @@ class Span:
         return f"[{from_us(self.lo):%Y-%m-%dT%H:%M:%S}Z, {from_us(self.hi):%Y-%m-%dT%H:%M:%S}Z)"
 
 
+ALL_TIME = Span(-(2**62), 2**62)
+"""Wider than any cursor, and far enough from the edges of 64 bits to be rounded to windows."""
+
+
 @dataclass(frozen=True, slots=True)
 class Grid:
     """The windows of one table: `[n * width, (n + 1) * width)` for every integer n.

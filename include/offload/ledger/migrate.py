@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from include.offload.errors import LEDGER_OUTDATED, LEDGER_UNREACHABLE, OffloadError
-from include.offload.ledger.store import engine_for
+from include.offload.ledger.store import engine_for, first_line
 
 LOCK_S = 5.0
 """How long a migration waits for runs to let a table go, seconds: while it waits, whatever comes later waits too."""
@@ -50,9 +50,8 @@ def _run(uri: str, act: Callable[[Config], None], lock_s: float = LOCK_S) -> Non
             config.attributes["connection"] = connection
             act(config)
     except OperationalError as error:
-        line = str(error.orig).strip().splitlines()[0]
         if getattr(error.orig, "sqlstate", None) != _NO_LOCK:
-            raise OffloadError(LEDGER_UNREACHABLE, line) from error
+            raise OffloadError(LEDGER_UNREACHABLE, first_line(error)) from error
         busy = f"its tables were in use for {lock_s:g} s and nothing was changed; upgrade again when no run is at work"
         raise OffloadError(LEDGER_OUTDATED, busy) from error
     finally:

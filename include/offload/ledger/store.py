@@ -131,11 +131,11 @@ class Ledger:
             raise OffloadError(LEDGER_UNREACHABLE, busy, table=table) from error
         except OperationalError as error:
             kind = TLS_UNTRUSTED if is_untrusted(error) else LEDGER_UNREACHABLE
-            raise OffloadError(kind, _first_line(error), table=table) from error
+            raise OffloadError(kind, first_line(error), table=table) from error
         except IntegrityError as error:
-            raise OffloadError(LEDGER_DISAGREES, _first_line(error), table=table) from error
+            raise OffloadError(LEDGER_DISAGREES, first_line(error), table=table) from error
         except ProgrammingError as error:
-            raise OffloadError(LEDGER_OUTDATED, _first_line(error), table=table) from error
+            raise OffloadError(LEDGER_OUTDATED, first_line(error), table=table) from error
 
     def check_schema(self) -> None:
         """Raises OFL-502 unless the schema is at the revision that this code expects."""
@@ -498,5 +498,6 @@ def _head(row: RowMapping) -> Head:
     )
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What PostgreSQL says, without the statement and the hints below it."""
     return str(getattr(error, "orig", error)).strip().splitlines()[0]

@@ -161,7 +161,7 @@ def _sequence(source: SourceTable) -> Iterator[str]:
 
 
 def _source(source: SourceTable, cursor: SourceColumn) -> Iterator[str]:
-    merging = any(name in source.engine for name in MERGING_ENGINES)
+    merging = _merging(source)
     database, table = identity_of(source).split(".")
     if not merging and (database, table) == (source.database, source.table):
         return
@@ -182,12 +182,16 @@ def _source(source: SourceTable, cursor: SourceColumn) -> Iterator[str]:
 
 def _final(source: SourceTable, cursor: SourceColumn) -> bool:
     """Whether the rows are to be read merged, and can be."""
-    return any(name in source.engine for name in MERGING_ENGINES) and cursor.name in source.sorting_key
+    return _merging(source) and cursor.name in source.sorting_key
+
+
+def _merging(source: SourceTable) -> bool:
+    return any(name in source.engine for name in MERGING_ENGINES)
 
 
 def _times(source: SourceTable, cursor: SourceColumn, stats: Stats) -> Iterator[str]:
     period = (stats.period_us or {}).get(cursor.name)
-    merging = any(name in source.engine for name in MERGING_ENGINES)
+    merging = _merging(source)
     if base_type(cursor.type)[0].name in ("Date", "Date32"):
         period = human.DAY_US
     yield ""
