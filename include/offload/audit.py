@@ -3,6 +3,7 @@
 One query reads the same moment of the table throughout. So a window that came in one file is a true picture, whatever
 happens beside it. One that came in several files, because it lies in several Iceberg partitions, is a picture only if
 nothing moved between their queries: a row that changes its partition meanwhile would be in two files, or in none.
+So such a one passes as it was planned, or as ClickHouse holds it when asked again: either is one moment.
 """
 
 from __future__ import annotations
@@ -38,44 +39,53 @@ def changed_windows(
     with ctx.connect(spec, f"offload audit {plan.table} plan {plan.plan_id}", plan.replica) as client:
         now = count_cells(client, spec, plan, [grid.span(n) for n in doubtful])
     planned = {w.window: w for w in plan.windows}
-    return {n for n in doubtful if not _whole(n, planned.get(n), cells, now, keeps=spec.deletes == "keep")}
+    keeps = spec.deletes == "keep"
+    return {n for n in doubtful if not _whole(n, planned.get(n), cells, now, _read(plan, grid.span(n)), keeps=keeps)}
 
 
 def _doubtful(plan: Plan, cells: Cells, pending: set[int]) -> list[int]:
-    """The windows to ask about again: too few rows, or in several pieces and not as planned."""
+    """The windows to ask about again: those that did not come as planned, in rows and content."""
     planned = {w.window: (w.rows, w.hash) for w in plan.windows}
-    came: dict[int, list[WindowState]] = {number: [] for number in planned}
+    came: dict[int, WindowState] = {number: WindowState(number, 0, 0) for number in planned}
     for (number, _), state in cells.items():
-        came.setdefault(number, []).append(state)
-    out: list[int] = []
-    for number in sorted(came.keys() - pending):
-        rows, content = planned.get(number, (0, 0))
-        whole = sum(came[number], WindowState(number, 0, 0))
-        if whole.rows < rows or (len(came[number]) > 1 and (whole.rows, whole.hash) != (rows, content)):
-            out.append(number)
-    return out
+        came[number] = came.get(number, WindowState(number, 0, 0)) + state
+    return [
+        number
+        for number, whole in sorted(came.items())
+        if number not in pending and (whole.rows, whole.hash) != planned.get(number, (0, 0))
+    ]
 
 
-def _whole(number: int, planned: PlannedWindow | None, shipped: Cells, now: Cells, *, keeps: bool) -> bool:
+def _read(plan: Plan, window: Span) -> set[tuple[PartitionValue, ...]]:
+    """The Iceberg partitions in which this window was read, each by a query of its own."""
+    return {piece.partition for piece in plan.slices if any(s.lo <= window.lo < s.hi for s in piece.spans)}
+
+
+def _whole(
+    number: int,
+    planned: PlannedWindow | None,
+    shipped: Cells,
+    now: Cells,
+    read: set[tuple[PartitionValue, ...]],
+    *,
+    keeps: bool,
+) -> bool:
     """Whether a window that differs from its plan may be shipped as it came.
 
-    Fewer rows than planned: only if ClickHouse has no more either, and the lake, which keeps deleted rows, no more
-    than came (rule 19). More rows: late ones, which may come as they like. In several pieces: each must be as it is
-    now, or have grown since by late rows; one that shrank or has another content was changed between the queries.
+    By several queries: only if what they read is still the same; a piece that is another since, if only by a late
+    row, may have given a row to the next one or taken one. Fewer rows than planned: only if ClickHouse has no more
+    either, and the lake, which keeps deleted rows, no more than came (rule 19). More rows are late ones.
     """
     ours = {key: state for key, state in shipped.items() if key[0] == number}
     theirs = {key: state for key, state in now.items() if key[0] == number}
+    if len(read) > 1 and ours != {key: state for key, state in theirs.items() if key[1] in read}:
+        return False
+    if planned is None:
+        return True
     rows = sum(s.rows for s in ours.values())
-    if planned is not None:
-        if rows < planned.rows and rows < sum(s.rows for s in theirs.values()):
-            return False
-        if keeps and planned.action is Action.REPLACE and rows < (planned.ledger_rows or 0):
-            return False
-    return len(ours) < 2 or not any(_torn(s, theirs.get(key)) for key, s in ours.items())
-
-
-def _torn(came: WindowState, now: WindowState | None) -> bool:
-    return now is None or came.rows > now.rows or (came.rows == now.rows and came.hash != now.hash)
+    if rows < planned.rows and rows < sum(s.rows for s in theirs.values()):
+        return False
+    return not (keeps and planned.action is Action.REPLACE and rows < (planned.ledger_rows or 0))
 
 
 def _check_counts(plan: Plan, files: Iterable[ShippedFile], pending: set[int]) -> None:

@@ -67,7 +67,26 @@ def half_old_half_new(t: DomainTable) -> None:
     t.mutate("UPDATE price = price + 1 WHERE id <= 10")
 
 
-CHANGES: list[Change] = [doubled, doubled_and_late_rows, missed, doubled_and_missed, half_old_half_new]
+def hidden_by_late_rows(t: DomainTable) -> None:
+    """The piece that was read has grown since, although a row went from it to the other one."""
+    doubled(t)
+    t.insert(0, rows=4, note="x")
+
+
+def late_rows(t: DomainTable) -> None:
+    """Also to the piece that was read: nothing says that it has not given a row as well."""
+    t.insert(0, rows=4, note="x")
+
+
+CHANGES: list[Change] = [
+    doubled,
+    doubled_and_late_rows,
+    hidden_by_late_rows,
+    late_rows,
+    missed,
+    doubled_and_missed,
+    half_old_half_new,
+]
 
 
 def finished(t: DomainTable) -> None:
@@ -117,7 +136,8 @@ def test_rule_12_the_same_where_windows_are_read_again(table: MakeDomainTable, d
 
 
 def late(t: DomainTable) -> None:
-    t.insert(0, note="x", rows=4)
+    """One without a note, to the piece that is still to be read."""
+    t.insert(0, rows=1)
 
 
 def merged(t: DomainTable) -> None:
@@ -125,11 +145,11 @@ def merged(t: DomainTable) -> None:
     t.sql("OPTIMIZE TABLE {table} FINAL")
 
 
-@pytest.mark.parametrize(("change", "first", "second"), [(late, 22, 14), (merged, 20, 10)], ids=["late", "merged"])
+@pytest.mark.parametrize(("change", "first", "second"), [(late, 21, 0), (merged, 20, 10)], ids=["late", "merged"])
 def test_rule_12_rows_that_come_and_parts_that_merge_between_slices_leave_nothing_pending(
     table: MakeDomainTable, change: Change, first: int, second: int
 ) -> None:
-    """More rows than planned are accepted; the rest of them is late, and shipped by the next run."""
+    """More rows than planned are accepted where all that came is what ClickHouse holds."""
     t = two_slices(table)
     run = t.run(run_tasks=between(lambda: change(t)))
     assert run.outcome is not None
@@ -251,7 +271,8 @@ def test_a_query_that_meets_its_memory_limit_while_it_streams(large: DomainTable
     t = large.write_spec(BY_SYM, "source: {limits: {memory: 100MiB, threads: 1}}\n")
     plan = t.check().plan.plan_id
     error = broken(t, plan, meanwhile(lambda: wide(t, 0.5, "a", 90_000, 2, 60_000_000)), {SOURCE_STREAM_BROKEN})
-    assert "MEMORY_LIMIT_EXCEEDED" in error.cause
+    # its name, MEMORY_LIMIT_EXCEEDED, is last in the message, and not always sent before the connection is closed
+    assert "Code: 241" in error.cause
     t.write_spec(BY_SYM, "source: {limits: {memory: 1GiB, threads: 1}}\n")
     assert t.run().rows == 80_012
     assert t.lake_ids() == t.source_ids()
