@@ -1,0 +1,71 @@
+"""What Prometheus says of the alerts of the one-machine stack."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from local import ports
+
+ALWAYS = "Watchdog"
+EVERY_S = 0.5
+T = TypeVar("T")
+
+
+class Late(AssertionError):
+    """Something did not come within its time; the message says what, and what was there instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Firing:
+    """An alert that fires. `annotations`: as Prometheus rendered them."""
+
+    name: str
+    labels: dict[str, str]
+    annotations: dict[str, str]
+
+    @property
+    def rendered(self) -> bool:
+        """Whether every annotation has its values."""
+        return all(text and "{{" not in text and "no value" not in text for text in self.annotations.values())
+
+
+def firing() -> tuple[Firing, ...]:
+    """All alerts that fire now, without the one that always does. Raises OSError when Prometheus does not answer."""
+    found = _get("/api/v1/alerts")["alerts"]
+    return tuple(
+        Firing(str(a["labels"]["alertname"]), dict(a["labels"]), dict(a["annotations"]))
+        for a in found
+        if a["state"] == "firing" and a["labels"]["alertname"] != ALWAYS
+    )
+
+
+def fires(name: str) -> Firing | None:
+    """This alert, if it fires."""
+    return next((one for one in firing() if one.name == name), None)
+
+
+def until(look: Callable[[], T | None], limit_s: float, what: str, every_s: float = EVERY_S) -> T:
+    """The first true answer of `look`. Raises Late with what was waited for, and what fires instead."""
+    end = time.monotonic() + limit_s
+    while not (found := look()):
+        if time.monotonic() > end:
+            raise Late(f"not within {limit_s:.0f} s: {what}; firing: {', '.join(sorted(_names())) or 'nothing'}")
+        time.sleep(every_s)
+    return found
+
+
+def _names() -> set[str]:
+    try:
+        return {one.name for one in firing()}
+    except OSError as error:
+        return {f"Prometheus does not answer: {error}"}
+
+
+def _get(path: str) -> Any:
+    with urllib.request.urlopen(f"http://{ports.HOST}:{ports.port('PROMETHEUS')}{path}", timeout=5) as answer:  # noqa: S310
+        return json.load(answer)["data"]
