@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from local.runbooks import shell, watch
 from local.runbooks.pages import Scenario, Step
+from local.runbooks.proof import insist
 from local.runbooks.shell import Ran
 
 HEALTHY_S = 150.0
@@ -19,7 +20,7 @@ STAYS_S = 8.0
 CLEAR_S = 240.0
 
 
-class NotAsWritten(AssertionError):
+class NotAsWrittenError(AssertionError):
     """The page and the system disagree; the message shows the command, its output, and what the page says."""
 
 
@@ -56,17 +57,17 @@ class Result:
 def exercise(scenario: Scenario, fault: Fault, prove_data: Callable[[], None]) -> Result:
     """All eight steps. `prove_data`: both verifiers; raises when a row is lost or doubled.
 
-    Raises NotAsWritten, watch.Late, or AssertionError; the fault is then undone as far as `Fault.undo` can.
+    Raises NotAsWrittenError, watch.LateError or UnprovenError; the fault is then undone as far as `Fault.undo` can.
     """
     result = Result(scenario.name, scenario.page, scenario.alert)
     try:
         _healthy(scenario, result)
         began = time.monotonic()
         fault.cause()
-        assert fault.proof(), f"{scenario.name}: the fault was caused and is not there"
+        insist(fault.proof(), f"{scenario.name}: the fault was caused and is not there")
         alert = watch.until(lambda: watch.fires(scenario.alert), ALERT_S, f"{scenario.alert} of {scenario.name}")
         result.to_alert_s = time.monotonic() - began
-        assert alert.rendered, f"annotations without values: {alert.annotations}"
+        insist(alert.rendered, f"annotations without values: {alert.annotations}")
         _silent(scenario)
         began = time.monotonic()
         _until_matches(scenario, "diagnose", DIAGNOSE_S, result)
@@ -78,7 +79,7 @@ def exercise(scenario: Scenario, fault: Fault, prove_data: Callable[[], None]) -
         _until_matches(scenario, "verify", CLEAR_S, result)
         watch.until(lambda: not watch.fires(scenario.alert), CLEAR_S, f"{scenario.alert} clears after {scenario.name}")
         result.to_recover_s = time.monotonic() - began
-        assert not fault.proof(), f"{scenario.name}: the page is through, and the fault is still there"
+        insist(not fault.proof(), f"{scenario.name}: the page is through, and the fault is still there")
     except BaseException:
         # the next scenario shall find a healthy stack; what went wrong here is what is reported
         with suppress(Exception):
@@ -94,27 +95,27 @@ def _healthy(scenario: Scenario, result: Result) -> None:
     ran, all_match = shell.run_until_odd(scenario.steps("diagnose"))
     result.commands += len(ran)
     if all_match:
-        raise NotAsWritten(f"{scenario.name}: its diagnosis matches a healthy system:\n" + _told(ran))
+        raise NotAsWrittenError(f"{scenario.name}: its diagnosis matches a healthy system:\n" + _told(ran))
 
 
 def _silent(scenario: Scenario) -> None:
     loud = {one.name for one in watch.firing()} & set(scenario.silent)
-    assert not loud, f"{scenario.name}: {', '.join(sorted(loud))} fires and should be silent"
+    insist(not loud, f"{scenario.name}: {', '.join(sorted(loud))} fires and should be silent")
 
 
 def _stays(scenario: Scenario, fault: Fault) -> None:
     end = time.monotonic() + STAYS_S
     while time.monotonic() < end:
-        assert watch.fires(scenario.alert), f"{scenario.name}: {scenario.alert} cleared without its resolution"
+        insist(watch.fires(scenario.alert), f"{scenario.name}: {scenario.alert} cleared without its resolution")
         time.sleep(watch.EVERY_S)
-    assert fault.proof(), f"{scenario.name}: the fault went away without its resolution"
+    insist(fault.proof(), f"{scenario.name}: the fault went away without its resolution")
 
 
 def _as_written(scenario: Scenario, step: Step, result: Result) -> None:
     ran = shell.run(step)
     result.commands += 1
     if ran.code != 0 or not ran.matches:
-        raise NotAsWritten(f"{scenario.name} ({scenario.page}), a step of its resolution: {ran}")
+        raise NotAsWrittenError(f"{scenario.name} ({scenario.page}), a step of its resolution: {ran}")
 
 
 def _until_matches(scenario: Scenario, kind: str, limit_s: float, result: Result) -> None:
@@ -126,7 +127,7 @@ def _until_matches(scenario: Scenario, kind: str, limit_s: float, result: Result
         if all_match:
             return
         if time.monotonic() > end:
-            raise NotAsWritten(f"{scenario.name} ({scenario.page}), {kind}, after {limit_s:.0f} s:\n{_told(ran)}")
+            raise NotAsWrittenError(f"{scenario.name} ({scenario.page}), {kind}, after {limit_s:.0f} s:\n{_told(ran)}")
         time.sleep(watch.EVERY_S)
 
 

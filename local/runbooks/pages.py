@@ -2,8 +2,8 @@
 
 A scenario is a heading followed by a hidden comment, `<!-- scenario: NAME` with YAML lines in it: `alert` (the alert
 that it fires), `fault` (a function of `local.runbooks.faults`) and, if need be, `silent` (alerts that must not fire).
-Its commands stand in fences ```` ```console KIND ````, where KIND is one of `KINDS`; `$ ` begins a command, `> ` goes on
-with it, and what follows is its output, in which `...` stands for anything.
+Its commands stand in fences ```` ```console KIND ````, where KIND is one of `KINDS`; `$ ` begins a command, `> `
+goes on with it, and what follows is its output, in which `...` stands for anything.
 """
 
 from __future__ import annotations
@@ -125,7 +125,9 @@ def read(path: Path) -> Page:
         if "directive" in lexemes:
             marks.append((example.region.start, lexemes["arguments"].strip(), _metadata(path, example), example.line))
         elif lexemes["language"] == "console":
-            fences.append((example.region.start, _fence(path, lexemes["kind"].strip(), lexemes["source"], example.line)))
+            fences.append(
+                (example.region.start, _fence(path, lexemes["kind"].strip(), lexemes["source"], example.line))
+            )
     return Page(
         path,
         document.text,

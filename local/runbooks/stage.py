@@ -12,15 +12,16 @@ from pathlib import Path
 import yaml
 
 from include.offload import settings as settings_module
+from include.offload.airflow_rest import AirflowRest
 from include.offload.context import Context, open_context
 from include.offload.ledger import migrate
 from include.offload.spec.load import load_spec
 from include.offload.spec.model import TableSpec
 from include.offload.verify import verify
 from local import k2, secrets
-from local.airflow_rest import AirflowRest
 from local.paths import ROOT
 from local.ports import HOST, port
+from local.runbooks.proof import insist
 from local.stack import Stack
 
 TABLE = "k2.silver_trades"
@@ -62,10 +63,10 @@ class Stage:
         return secrets.read(self.stack.home, name)
 
     def prove_data(self) -> None:
-        """Both verifiers, over all that the table ever shipped. Raises AssertionError with the differences."""
+        """Both verifiers, over all that the table ever shipped. Raises UnprovenError with the differences."""
         report = verify(self.ctx, self.spec)
-        assert report.ok, str(report)
-        assert report.lake_rows > 0, "nothing was ever offloaded: the exercise proves nothing"
+        insist(report.ok, str(report))
+        insist(report.lake_rows > 0, "nothing was ever offloaded: the exercise proves nothing")
 
 
 def write_spec(tables: Path, **changes: object) -> Path:
@@ -99,7 +100,9 @@ def staged() -> Iterator[Stage]:
         migrate.upgrade(settings.ledger())
         k2.load_history(HISTORY_ROWS)
         stack.start(["k2-trickle", "airflow"])
-        airflow = AirflowRest(f"http://{HOST}:{port('AIRFLOW')}", "admin", secrets.read(stack.home, "airflow_admin_password"))
+        airflow = AirflowRest(
+            f"http://{HOST}:{port('AIRFLOW')}", "admin", secrets.read(stack.home, "airflow_admin_password")
+        )
         with closing(open_context(settings)) as ctx, closing(airflow):
             airflow.wait_for_dags({DAG}, DAGS_LIMIT_S)
             airflow.pause(DAG, False)

@@ -16,7 +16,7 @@ EVERY_S = 0.5
 T = TypeVar("T")
 
 
-class Late(AssertionError):
+class LateError(AssertionError):
     """Something did not come within its time; the message says what, and what was there instead."""
 
 
@@ -50,11 +50,11 @@ def fires(name: str) -> Firing | None:
 
 
 def until(look: Callable[[], T | None], limit_s: float, what: str, every_s: float = EVERY_S) -> T:
-    """The first true answer of `look`. Raises Late with what was waited for, and what fires instead."""
+    """The first true answer of `look`. Raises LateError with what was waited for, and what fires instead."""
     end = time.monotonic() + limit_s
     while not (found := look()):
         if time.monotonic() > end:
-            raise Late(f"not within {limit_s:.0f} s: {what}; firing: {', '.join(sorted(_names())) or 'nothing'}")
+            raise LateError(f"not within {limit_s:.0f} s: {what}; firing: {', '.join(sorted(_names())) or 'nothing'}")
         time.sleep(every_s)
     return found
 

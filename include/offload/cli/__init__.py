@@ -10,6 +10,7 @@ import typer
 
 from include.offload.cli import (
     alerts,
+    dag,
     health,
     ledger,
     reconcile,
@@ -46,6 +47,7 @@ app.command("reconcile", rich_help_panel=TABLES)(reconcile.reconcile)
 app.command("verify", rich_help_panel=TABLES)(verify.verify)
 app.command("health", rich_help_panel=HEALTH)(health.health)
 app.command("alerts", rich_help_panel=HEALTH)(alerts.alerts)
+app.add_typer(dag.app, name="dag", rich_help_panel=HEALTH)
 app.command("support-bundle", rich_help_panel=HEALTH)(support.support_bundle)
 app.add_typer(ledger.app, name="ledger", rich_help_panel=RECOVERY)
 app.add_typer(schema.app, name="schema", rich_help_panel=RECOVERY)

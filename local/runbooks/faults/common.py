@@ -12,6 +12,7 @@ from collections.abc import Callable
 import psutil
 
 from local.runbooks.exercise import Fault
+from local.runbooks.proof import insist
 from local.runbooks.stage import Stage
 
 MakeFault = Callable[[Stage], Fault]
@@ -25,56 +26,38 @@ def fault(make: MakeFault) -> MakeFault:
     return make
 
 
-def _pid(stage: Stage, service: str) -> int | None:
+def pid_of(stage: Stage, service: str) -> int | None:
     (status,) = stage.stack.status([service])
     return status.pid
 
 
-def _stopped(stage: Stage, service: str) -> Fault:
+def stopped(stage: Stage, service: str) -> Fault:
     return Fault(
         cause=lambda: stage.stack.supervisor.stop(service),
-        proof=lambda: _pid(stage, service) is None,
+        proof=lambda: pid_of(stage, service) is None,
         undo=lambda: stage.stack.start([service]),
     )
 
 
-def _frozen(stage: Stage, service: str) -> Fault:
+def frozen(stage: Stage, service: str) -> Fault:
     """SIGSTOP of a server and all its processes: alive for a process list, and it does nothing."""
-    frozen: list[psutil.Process] = []
+    still: list[psutil.Process] = []
 
     def cause() -> None:
-        pid = _pid(stage, service)
-        assert pid is not None, f"{service} does not run"
+        pid = pid_of(stage, service)
+        insist(pid is not None, f"{service} does not run")
         process = psutil.Process(pid)
-        frozen.extend([process, *process.children(recursive=True)])
-        for one in frozen:
+        still.extend([process, *process.children(recursive=True)])
+        for one in still:
             one.send_signal(signal.SIGSTOP)
 
     def proof() -> bool:
-        return any(one.is_running() and one.status() == psutil.STATUS_STOPPED for one in frozen)
+        return any(one.is_running() and one.status() == psutil.STATUS_STOPPED for one in still)
 
     def undo() -> None:
-        for one in frozen:
+        for one in still:
             if one.is_running() and one.status() == psutil.STATUS_STOPPED:
                 one.send_signal(signal.SIGCONT)
         stage.stack.start([service])
 
     return Fault(cause, proof, undo)
-
-
-@fault
-def scheduler_not_started(stage: Stage) -> Fault:
-    """Somebody stopped it, or nobody started it after a reboot."""
-    return _stopped(stage, "airflow-scheduler")
-
-
-@fault
-def scheduler_hung(stage: Stage) -> Fault:
-    """It runs, and does nothing."""
-    return _frozen(stage, "airflow-scheduler")
-
-
-@fault
-def exporter_stopped(stage: Stage) -> Fault:
-    """statsd_exporter is gone: nothing is measured."""
-    return _stopped(stage, "statsd-exporter")

@@ -1,4 +1,4 @@
-"""What the demo asks of a running Airflow, through its public REST API: unpause, trigger, follow."""
+"""What the command line and the demo ask of a running Airflow, by its public REST API: runs, logs, pause, clear."""
 
 from __future__ import annotations
 
@@ -15,11 +15,16 @@ ENDED = frozenset({"success", "failed"})
 
 @dataclass(frozen=True, slots=True)
 class DagRun:
-    """One run of a DAG, as the API tells it. `state`: queued, running, success or failed."""
+    """One run of a DAG, as the API tells it. `state`: queued, running, success or failed.
+
+    `started`: ISO 8601, None while it is queued; `seconds`: how long it took, None until it has ended.
+    """
 
     dag_id: str
     run_id: str
     state: str
+    started: str | None = None
+    seconds: float | None = None
 
 
 class AirflowRestError(Exception):
@@ -90,6 +95,13 @@ class AirflowRest:
         """The same run as it is now."""
         return _run(self._call("GET", f"/dags/{run.dag_id}/dagRuns/{run.run_id}"))
 
+    def ended(self, run: DagRun, limit_s: float) -> DagRun:
+        """Waits for a run's end, at most `limit_s` seconds; the run as it is then, ended or not."""
+        end = time.monotonic() + limit_s
+        while (now := self.run(run)).state not in ENDED and time.monotonic() < end:
+            time.sleep(0.5)
+        return now
+
     def states(self, limit: int = 100) -> dict[str, str]:
         """What each DAG does: `running` or `queued` when one of its runs is, else the end of its newest run.
 
@@ -100,6 +112,11 @@ class AirflowRest:
         for run in map(_run, listed):
             found.setdefault(run.dag_id, []).append(run.state)
         return {d: next((s for s in ("running", "queued") if s in states), states[0]) for d, states in found.items()}
+
+    def runs(self, dag_id: str, limit: int = 100) -> list[DagRun]:
+        """The runs of a DAG, newest first."""
+        params = {"order_by": "-run_after", "limit": limit}
+        return [_run(item) for item in self._call("GET", f"/dags/{dag_id}/dagRuns", params=params)["dag_runs"]]
 
     def tasks(self, run: DagRun) -> dict[str, tuple[str, int]]:
         """The state and the number of the try of each task of a run."""
@@ -145,4 +162,6 @@ class AirflowRest:
 
 
 def _run(item: dict[str, Any]) -> DagRun:
-    return DagRun(str(item["dag_id"]), str(item["dag_run_id"]), str(item["state"]))
+    return DagRun(
+        str(item["dag_id"]), str(item["dag_run_id"]), str(item["state"]), item.get("start_date"), item.get("duration")
+    )

@@ -1,0 +1,1 @@
+"""Faults of iceberg-offload-failure.md."""

@@ -1,0 +1,1 @@
+"""Faults of iceberg-offload-watermark-recovery.md."""
