@@ -7,6 +7,7 @@ files, rows.
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable
 
 import psutil
@@ -18,6 +19,7 @@ from local.runbooks.stage import Stage
 MakeFault = Callable[[Stage], Fault]
 FAULTS: dict[str, MakeFault] = {}
 """Every fault, by the name that scenarios use."""
+FREEZES_S = 30.0
 
 
 def fault(make: MakeFault) -> MakeFault:
@@ -50,13 +52,18 @@ def frozen(stage: Stage, service: str) -> Fault:
         still.extend([process, *process.children(recursive=True)])
         for one in still:
             one.send_signal(signal.SIGSTOP)
+        end = time.monotonic() + FREEZES_S
+        # a process that waits for a disk stops when it comes back
+        while any(one.is_running() and one.status() != psutil.STATUS_STOPPED for one in still):
+            insist(time.monotonic() < end, f"{service} does not stop within {FREEZES_S:.0f} s")
+            time.sleep(0.1)
 
     def proof() -> bool:
         return any(one.is_running() and one.status() == psutil.STATUS_STOPPED for one in still)
 
     def undo() -> None:
         for one in still:
-            if one.is_running() and one.status() == psutil.STATUS_STOPPED:
+            if one.is_running():
                 one.send_signal(signal.SIGCONT)
         stage.stack.start([service])
 
