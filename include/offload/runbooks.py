@@ -69,6 +69,7 @@ SCHEDULER_CRASHED = Scenario(SCHEDULER, "Scheduler crashed")
 SCHEDULER_HUNG = Scenario(SCHEDULER, "Scheduler hung")
 METRICS_ENDPOINT_DOWN = Scenario(SCHEDULER, "Metrics endpoint down")
 PERSISTENT_START_FAILURES = Scenario(SCHEDULER, "Persistent start failures and full-stack restart")
+DAG_PROCESSOR_DOWN = Scenario(SCHEDULER, "DAG processor down")
 
 TTL_HEADROOM = Scenario(DATA, "TTL headroom")
 MISMATCH = Scenario(DATA, "Mismatch")
