@@ -86,6 +86,16 @@ class AirflowRest:
         """Pauses or unpauses a DAG."""
         self._call("PATCH", f"/dags/{dag_id}", params={"update_mask": "is_paused"}, json={"is_paused": paused})
 
+    def pool(self, name: str) -> dict[str, int]:
+        """The slots of a pool: how many there are, and how many are open, running, queued and scheduled."""
+        found = self._call("GET", f"/pools/{name}")
+        kinds = {"slots": "slots"} | {k: f"{k}_slots" for k in ("open", "running", "queued", "scheduled")}
+        return {kind: int(found[key]) for kind, key in kinds.items()}
+
+    def resize(self, name: str, slots: int) -> None:
+        """Gives a pool another number of slots."""
+        self._call("PATCH", f"/pools/{name}", params={"update_mask": "slots"}, json={"pool": name, "slots": slots})
+
     def trigger(self, dag_id: str, conf: dict[str, Any] | None = None) -> DagRun:
         """Starts a run now, without a logical date."""
         made = self._call("POST", f"/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": conf or {}})

@@ -137,6 +137,22 @@ def clear(table: TableArgument, run: Run = None) -> None:
     out.print("no failed task to clear")
 
 
+@app.command()
+def pool(
+    table: TableArgument,
+    slots: Annotated[int | None, typer.Option(min=0, help="Give it so many slots; 0: no job starts any more.")] = None,
+    json: Json = False,
+) -> None:
+    """Show the slots that the table's jobs share with those of other tables, or change how many there are."""
+    name = the_spec(load(), table).pool
+    with _session() as airflow:
+        if slots is not None:
+            airflow.resize(name, slots)
+        found = airflow.pool(name)
+    told = ", ".join(f"{number} {kind}" for kind, number in found.items() if kind != "slots")
+    show({"pool": name, **found}, lambda: out.print(f"{name} has {found['slots']} slots: {told}"))
+
+
 @app.command("errors")
 def errors_(json: Json = False) -> None:
     """Show the DAG files that Airflow can not import. Exit code 1 when there is one."""

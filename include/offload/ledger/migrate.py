@@ -7,7 +7,7 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
 from include.offload.errors import LEDGER_OUTDATED, LEDGER_UNREACHABLE, OffloadError
@@ -36,6 +36,13 @@ def upgrade(uri: str, revision: str = "head", lock_s: float = LOCK_S) -> None:
 def downgrade(uri: str, revision: str) -> None:
     """Take the schema back to `revision` (`base`: nothing is left but the empty schema)."""
     _run(uri, lambda config: command.downgrade(config, revision))
+
+
+def upgrade_on(connection: Connection, revision: str) -> None:
+    """The same as `upgrade` in the caller's transaction; the schema itself must be there."""
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
 
 
 def _run(uri: str, act: Callable[[Config], None], lock_s: float = LOCK_S) -> None:
