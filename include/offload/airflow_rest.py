@@ -94,7 +94,9 @@ class AirflowRest:
 
     def resize(self, name: str, slots: int) -> None:
         """Gives a pool another number of slots."""
-        self._call("PATCH", f"/pools/{name}", params={"update_mask": "slots"}, json={"pool": name, "slots": slots})
+        # the body must be whole, though the mask lets only the slots through
+        body = {"pool": name, "slots": slots, "include_deferred": False}
+        self._call("PATCH", f"/pools/{name}", params={"update_mask": "slots"}, json=body)
 
     def trigger(self, dag_id: str, conf: dict[str, Any] | None = None) -> DagRun:
         """Starts a run now, without a logical date."""

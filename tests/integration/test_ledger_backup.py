@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import uuid
 import zipfile
 from collections.abc import Iterator
@@ -16,24 +15,25 @@ from psycopg import sql
 from typer.testing import CliRunner
 
 from include.offload.cli import app
-from include.offload.errors import LEDGER_OUTDATED, LEDGER_UNREACHABLE, OffloadError
+from include.offload.errors import LEDGER_DAMAGED, LEDGER_OUTDATED, LEDGER_UNREACHABLE, OffloadError
 from include.offload.ledger import Ledger, backup
-from include.offload.ledger.migrate import upgrade
+from include.offload.ledger.history import past_plans
+from include.offload.ledger.migrate import TABLES, check_whole, upgrade
 from tests.support.stack import Servers
 
 pytestmark = pytest.mark.timeout(120)
 
-TABLES = ("attempts", "looks", "pipeline", "plans", "tables", "ttl_guard", "watermarks", "windows")
 FILL = """
 INSERT INTO offload.tables (identity, cursor_column, width_us, source_identity, target)
     VALUES ('a.b', 'ts', 300000000, 'uuid:1', 'lake.b'), ('gone', 'ts', 1, '', 'gone');
 DELETE FROM offload.tables WHERE identity = 'gone';
 INSERT INTO offload.plans VALUES ('00000000-0000-0000-0000-000000000001', 1, E'a\\tb\\nc\\\\d', 7, NULL, 'committed',
-    '[0,600000000)', 2, 30, '{"text": "ü \\"quoted\\""}', 42, now(), NULL);
+    '[0,600000000)', 2, 30, '{"watermark_after": 1795341600000000, "text": "ü \\"quoted\\""}', 42, now(), NULL);
 INSERT INTO offload.attempts (attempt_id, plan_id, outcome)
     VALUES (gen_random_uuid(), '00000000-0000-0000-0000-000000000001', '{}');
 INSERT INTO offload.windows (table_id, span, rows, hash, fingerprint)
-    SELECT 1, int8range(n * 300000000::bigint, (n + 1) * 300000000::bigint), n, 18446744073709551615, 'f' FROM generate_series(0, 4999) n;
+    SELECT 1, int8range(n * 300000000::bigint, (n + 1) * 300000000::bigint), n, 18446744073709551615, 'f'
+    FROM generate_series(0, 4999) n;
 INSERT INTO offload.watermarks (table_id, table_name, watermark, generation, max_sequence)
     VALUES (1, 'a.b', '2026-11-22T10:00:00.123456Z', 7, 340282366920938463463374607431768211455);
 INSERT INTO offload.looks (table_id, document) VALUES (1, '{"seen_us": 1}');
@@ -75,9 +75,11 @@ def test_what_was_backed_up_comes_back_whole(uri: str, tmp_path: Path) -> None:
     before = content(uri)
     file = tmp_path / "one.zip"
     offload("backup", str(file))
-    assert os.stat(file).st_mode & 0o777 == 0o600
+    assert file.stat().st_mode & 0o777 == 0o600
     with psycopg.connect(uri) as c:
-        c.execute("UPDATE offload.watermarks SET watermark = NULL; DELETE FROM offload.windows; DROP TABLE offload.looks")
+        c.execute(
+            "UPDATE offload.watermarks SET watermark = NULL; DELETE FROM offload.windows; DROP TABLE offload.looks"
+        )
     offload("restore", str(file), "--yes")
     assert content(uri) == before
     with psycopg.connect(uri) as c:
@@ -126,7 +128,17 @@ def test_recreate_keeps_what_was_left_of_a_damaged_ledger(uri: str, tmp_path: Pa
         finally:
             ledger.close()
     assert damaged.value.kind is LEDGER_OUTDATED
+    # a ledger whose revision is right: what is missing is said, and not taken for upgraded
+    with pytest.raises(OffloadError) as named:
+        check_whole(uri)
+    assert (named.value.kind, named.value.cause) == (LEDGER_DAMAGED, "offload.watermarks")
+    said = CliRunner().invoke(app, ["ledger", "upgrade"])
+    assert (said.exit_code, type(said.exception)) == (1, OffloadError)
     offload("recreate", "--yes")
+    offload("upgrade")
+    with psycopg.connect(uri) as c:
+        made = {name for (name,) in c.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'offload'")}
+    assert made == {*TABLES, "alembic_version"}
     found = content(uri)
     assert {name: len(rows) for name, rows in found.items() if rows} == {"pipeline": 1}
     (file,) = (tmp_path / "home" / "backups").iterdir()
@@ -208,3 +220,23 @@ def test_a_file_is_never_written_over(uri: str, tmp_path: Path) -> None:
     file.write_text("mine")
     offload("backup", str(file), code=2)
     assert file.read_text() == "mine"
+
+
+def test_the_history_of_a_table_comes_back_too(uri: str, tmp_path: Path) -> None:
+    ledger = Ledger(uri)
+    try:
+        (before,) = past_plans(ledger, "a.b", 10)
+        assert (before.generation, before.status, before.rows, before.watermark_us) == (
+            7,
+            "committed",
+            30,
+            1_795_341_600_000_000,
+        )
+        assert past_plans(ledger, "never.seen", 10) == []
+        offload("backup", str(tmp_path / "one.zip"))
+        offload("recreate", "--yes")
+        assert past_plans(ledger, "a.b", 10) == []
+        offload("restore", str(tmp_path / "one.zip"), "--yes")
+        assert past_plans(ledger, "a.b", 10) == [before]
+    finally:
+        ledger.close()

@@ -92,9 +92,19 @@ def log(
 
 
 @app.command()
-def pause(table: TableArgument) -> None:
-    """Let the scheduler start no new run; what runs goes on."""
+def pause(
+    table: TableArgument,
+    wait: Annotated[float, typer.Option(help="Also wait so many seconds for the run that is under way.")] = 0,
+) -> None:
+    """Let the scheduler start no new run; what runs goes on. Exit code 1 when it was waited for and did not end."""
     _pause(table, True)
+    if not wait:
+        return
+    with _session() as airflow:
+        for run in airflow.runs(_dag_id(table), 5):
+            if run.state == "running" and airflow.ended(run, wait).state == "running":
+                out.print(f"{run.run_id} still runs after {wait:.0f} s")
+                raise typer.Exit(1)
 
 
 @app.command()

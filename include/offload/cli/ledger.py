@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from include.offload.cli.common import TableArgument, load, opened, the_spec
-from include.offload.cli.console import Json, note, out, show
+from include.offload.cli.console import Json, grid, instant, note, number, out, show
 from include.offload.settings import home
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from include.offload.spec.model import TableSpec
 
 app = typer.Typer(help="The ledger in PostgreSQL. Iceberg is the truth, the ledger follows.", no_args_is_help=True)
+
+HISTORY_NUMBERS = ("generation", "windows", "rows")
 
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
@@ -59,12 +62,38 @@ def forget(table: TableArgument, yes: Yes = False, json: Json = False) -> None:
 
 
 @app.command()
+def history(
+    table: TableArgument,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 10,
+    json: Json = False,
+) -> None:
+    """Show the newest plans of a table: which run made each, what it moved, and what came of it."""
+    from include.offload.ledger.history import past_plans
+
+    settings = load()
+    with opened(settings) as ctx:
+        found = past_plans(ctx.ledger, the_spec(settings, table).identity, limit)
+
+    def render() -> None:
+        shown = grid("made", "generation", "status", "windows", "rows", "watermark", "run", right=HISTORY_NUMBERS)
+        for p in found:
+            made = f"{p.created_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
+            numbers = (number(p.windows), number(p.rows))
+            shown.add_row(made, str(p.generation), p.status, *numbers, instant(p.watermark_us), escape(p.run_id))
+        out.print(shown)
+
+    show({"table": table, "plans": found}, render)
+
+
+@app.command()
 def upgrade(json: Json = False) -> None:
-    """Bring the ledger's schema up to this code; safe to repeat."""
+    """Bring the ledger's schema up to this code; safe to repeat. Says when tables are missing (OFL-507)."""
     from include.offload.ledger import migrate
     from include.offload.ledger.store import SCHEMA_REVISION
 
-    migrate.upgrade(load().ledger())
+    settings = load()
+    migrate.upgrade(settings.ledger())
+    migrate.check_whole(settings.ledger())
     show({"revision": SCHEMA_REVISION}, lambda: out.print(f"the ledger is at revision {SCHEMA_REVISION}"))
 
 

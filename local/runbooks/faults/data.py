@@ -6,10 +6,10 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pyiceberg.expressions import And, GreaterThanOrEqual, LessThan
 from pyiceberg.table import Table
 
 from include.offload import recovery
+from include.offload.accepting import schema_accept
 from include.offload.verify import verify
 from include.offload.windows import from_us
 from local import k2
@@ -24,6 +24,10 @@ SHORT_TTL_MINUTES = 363
 OLD_H = 20
 """Hours ago: shipped long since, and far beyond the stage's horizon of 2 hours."""
 STOOD_STILL = timedelta(minutes=2)
+BACK = timedelta(minutes=6)
+FEW_ROWS = 4_000
+"""About two minutes of the trickle: two or three runs make good `BACK`, and the first ones report from before."""
+LATE_ROWS = 5
 DROPPABLE = ("validation_errors", "vendor_data", "trade_conditions")
 """Columns that no view reads; one goes each time that the schema drifts."""
 
@@ -93,7 +97,14 @@ def row_changed_after_the_horizon(stage: Stage) -> Fault:
         (row,) = lake(stage).scan(f"message_id = '{message}'", selected_fields=("price",)).to_arrow().to_pylist()
         return bool(row["price"] != there)
 
-    return Fault(cause, proof)
+    def undo() -> None:
+        if proof():
+            ((message, _),) = chosen
+            back = f"UPDATE price = price - 1 WHERE message_id = '{message}' SETTINGS mutations_sync = 2"
+            clickhouse(stage, f"ALTER TABLE {TABLE} {back}")
+            verify(stage.ctx, stage.spec)
+
+    return Fault(cause, proof, undo)
 
 
 @fault
@@ -107,26 +118,32 @@ def rows_after_the_horizon(stage: Stage) -> Fault:
         clickhouse(
             stage,
             f"INSERT INTO {TABLE} SELECT * REPLACE (generateUUIDv4() AS message_id, '{name}' AS trade_id)"
-            f" FROM {TABLE} WHERE timestamp < now() - INTERVAL {OLD_H} HOUR ORDER BY timestamp DESC LIMIT 5",
+            f" FROM {TABLE} WHERE timestamp < now() - INTERVAL {OLD_H} HOUR ORDER BY timestamp DESC LIMIT {LATE_ROWS}",
         )
-        with ledger(stage) as db:
-            # the hour until the next count of old windows is over
-            db.execute("UPDATE offload.looks SET document = jsonb_set(document, '{surveyed_us}', '0')")
+        _count_again(stage)
 
     def proof() -> bool:
         found = lake(stage).scan(f"trade_id = '{sent[-1]}'", selected_fields=("trade_id",)).to_arrow().num_rows
         ((there,),) = clickhouse(stage, f"SELECT count() FROM {TABLE} WHERE trade_id = '{sent[-1]}'")
-        return bool(there == 5 and found < 5)
+        return bool(there == LATE_ROWS and found < LATE_ROWS)
 
-    return Fault(cause, proof)
+    def undo() -> None:
+        if proof():
+            gone = f"DELETE WHERE trade_id = '{sent[-1]}' SETTINGS mutations_sync = 2"
+            clickhouse(stage, f"ALTER TABLE {TABLE} {gone}")
+            _count_again(stage)
+
+    return Fault(cause, proof, undo)
 
 
 @fault
 def column_dropped(stage: Stage) -> Fault:
     """A release dropped a column of the ClickHouse table that is offloaded."""
     gone: list[str] = []
+    last: list[int | None] = []
 
     def cause() -> None:
+        last.append(lake(stage).metadata.current_snapshot_id)
         rows = clickhouse(stage, "SELECT name FROM system.columns WHERE database = 'k2' AND table = 'silver_trades'")
         left = [name for name in DROPPABLE if (name,) in rows]
         insist(left, f"{TABLE} has none of the columns {', '.join(DROPPABLE)} left")
@@ -134,30 +151,38 @@ def column_dropped(stage: Stage) -> Fault:
         clickhouse(stage, f"ALTER TABLE {TABLE} DROP COLUMN {left[0]} SETTINGS alter_sync = 2")
 
     def proof() -> bool:
-        """Whether the lake's schema still has what ClickHouse has not."""
-        return any(field.name == gone[-1] for field in lake(stage).schema().fields)
+        """Whether nothing has been committed since; a column that is accepted as gone stays in the lake."""
+        rows = clickhouse(stage, "SELECT name FROM system.columns WHERE database = 'k2' AND table = 'silver_trades'")
+        return (gone[-1],) not in rows and lake(stage).metadata.current_snapshot_id == last[-1]
 
-    return Fault(cause, proof)
+    def undo() -> None:
+        if proof():
+            schema_accept(stage.ctx, stage.spec)
+
+    return Fault(cause, proof, undo)
 
 
 @fault
 def rolled_back_and_slow(stage: Stage) -> Fault:
-    """The Iceberg table was rolled back and rebuilt, and plans of few rows get it forward no faster than time goes."""
+    """The Iceberg table was rolled back and its ledger rebuilt; plans of few rows need several runs to come back."""
     before: list[int] = []
 
     def cause() -> None:
         head = stage.ctx.ledger.head(TABLE)
         assert head is not None and head.watermark_us is not None  # noqa: S101 - the stage ran
         before.append(head.watermark_us)
-        write_spec(stage.tables, plan={"rows": 1_000})
-        _roll_back(stage, head.watermark_us - int(STOOD_STILL / timedelta(microseconds=1)) * 3)
+        write_spec(stage.tables, plan={"rows": FEW_ROWS})
+        _roll_back(stage, head.watermark_us - BACK // timedelta(microseconds=1))
         recovery.rebuild(stage.ctx, stage.spec)
 
     def proof() -> bool:
         found = stage.ctx.ledger.head(TABLE)
         return found is None or found.watermark_us is None or found.watermark_us < before[0]
 
-    return Fault(cause, proof, lambda: _unit(write_spec(stage.tables)))
+    def undo() -> None:
+        write_spec(stage.tables)
+
+    return Fault(cause, proof, undo)
 
 
 @fault
@@ -190,7 +215,12 @@ def source_made_again(stage: Stage) -> Fault:
         ((now,),) = clickhouse(stage, uuid_of)
         return known is not None and now != was[-1] and now not in str(known[0])
 
-    return Fault(cause, proof)
+    def undo() -> None:
+        stage.stack.start(["k2-trickle"])
+        if proof():
+            recovery.accept_source(stage.ctx, stage.spec)
+
+    return Fault(cause, proof, undo)
 
 
 @fault
@@ -211,11 +241,15 @@ def rows_deleted_in_the_lake(stage: Stage) -> Fault:
         ((there,),) = clickhouse(stage, f"SELECT count() FROM {TABLE} WHERE timestamp >= {lo} AND timestamp < {hi}")
         return bool(found < there)
 
-    return Fault(cause, proof)
+    def undo() -> None:
+        if proof():
+            recovery.rebuild(stage.ctx, stage.spec)
+
+    return Fault(cause, proof, undo)
 
 
-def _within(span: tuple[str, str]) -> And:
-    return And(GreaterThanOrEqual("timestamp", span[0]), LessThan("timestamp", span[1]))  # type: ignore[return-value]
+def _within(span: tuple[str, str]) -> str:
+    return f"timestamp >= '{span[0]}' and timestamp < '{span[1]}'"
 
 
 def _roll_back(stage: Stage, to_us: int) -> None:
@@ -229,6 +263,12 @@ def _roll_back(stage: Stage, to_us: int) -> None:
             break
     insist(snapshot, "the Iceberg table has one snapshot: there is nothing to go back to")
     table.manage_snapshots().rollback_to_snapshot(snapshot.snapshot_id).commit()  # type: ignore[union-attr]
+
+
+def _count_again(stage: Stage) -> None:
+    """The hour until the next count of old windows is over."""
+    with ledger(stage) as db:
+        db.execute("UPDATE offload.looks SET document = jsonb_set(document, '{surveyed_us}', '0')")
 
 
 def _behind(stage: Stage) -> timedelta:
@@ -247,7 +287,3 @@ def _next_run(stage: Stage, limit_s: float = 150.0) -> None:
     ):
         insist(time.monotonic() < end, f"no run began and ended within {limit_s:.0f} s")
         time.sleep(1)
-
-
-def _unit(_: object) -> None:
-    return None

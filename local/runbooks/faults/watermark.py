@@ -38,13 +38,14 @@ def airflow_not_back_after_maintenance(stage: Stage) -> Fault:
     names = ("airflow-scheduler", "airflow-dag-processor")
     parts = [stopped(stage, name) for name in names]
 
-    def undo() -> None:
-        stage.stack.start(list(names))
+    def cause() -> None:
+        for part in parts:
+            part.cause()
 
     return Fault(
-        cause=lambda: [part.cause() for part in parts] and None,
+        cause=cause,
         proof=lambda: all(part.proof() for part in parts),
-        undo=undo,
+        undo=lambda: stage.stack.start(list(names)),
     )
 
 
@@ -76,7 +77,7 @@ def watermark_table_dropped(stage: Stage) -> Fault:
 
     def proof() -> bool:
         with ledger(stage) as db:
-            return _one(db, "SELECT to_regclass('offload.watermarks') IS NULL")
+            return bool(_one(db, "SELECT to_regclass('offload.watermarks') IS NULL"))
 
     def undo() -> None:
         if proof():
@@ -100,11 +101,12 @@ def watermark_overwritten(stage: Stage) -> Fault:
 
     def proof() -> bool:
         with ledger(stage) as db:
-            return _one(
+            known = _one(
                 db,
-                "SELECT NOT EXISTS (SELECT FROM offload.plans p JOIN offload.watermarks w USING (plan_id)"
+                "SELECT EXISTS (SELECT FROM offload.plans p JOIN offload.watermarks w USING (plan_id)"
                 f" WHERE w.table_name = '{TABLE}')",
             )
+        return not known
 
     def undo() -> None:
         if proof():
@@ -136,6 +138,6 @@ def pool_without_slots(stage: Stage) -> Fault:
 
 
 def _one(db: psycopg.Connection[Any], query: str) -> Any:
-    row = db.execute(query).fetchone()  # type: ignore[arg-type]
+    row = db.execute(query).fetchone()
     assert row is not None  # noqa: S101 - every query here has one row
     return row[0]
