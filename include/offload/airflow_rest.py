@@ -163,6 +163,21 @@ class AirflowRest:
         content = self._call("GET", path, params={"full_content": "true"})["content"]
         return "\n".join(str(line.get("event", line)) if isinstance(line, dict) else str(line) for line in content)
 
+    def connection(self, conn_id: str) -> dict[str, Any] | None:
+        """A connection of Airflow's own database, without its password; None when it is not there."""
+        try:
+            found: dict[str, Any] = self._call("GET", f"/connections/{conn_id}")
+        except AirflowRestError as error:
+            if ": 404 " in str(error):
+                return None
+            raise
+        return found
+
+    def move_connection(self, conn_id: str, conn_type: str, host: str, port: int) -> None:
+        """Changes where a connection leads; login, password and the rest of it stay."""
+        body = {"connection_id": conn_id, "conn_type": conn_type, "host": host, "port": port}
+        self._call("PATCH", f"/connections/{conn_id}", params={"update_mask": ["host", "port"]}, json=body)
+
     def wait_for_dags(self, wanted: set[str], limit_s: float) -> None:
         """Waits until the DAG processor has found all of `wanted`. Raises TimeoutError that names the missing ones."""
         end = time.monotonic() + limit_s

@@ -17,6 +17,7 @@ from include.offload.cli import (
     reference,
     run,
     schema,
+    sessions,
     spec,
     stack,
     status,
@@ -49,6 +50,7 @@ app.command("health", rich_help_panel=HEALTH)(health.health)
 app.command("alerts", rich_help_panel=HEALTH)(alerts.alerts)
 app.add_typer(dag.app, name="dag", rich_help_panel=HEALTH)
 app.command("support-bundle", rich_help_panel=HEALTH)(support.support_bundle)
+ledger.app.command("sessions")(sessions.sessions)
 app.add_typer(ledger.app, name="ledger", rich_help_panel=RECOVERY)
 app.add_typer(schema.app, name="schema", rich_help_panel=RECOVERY)
 app.command("accept-source", rich_help_panel=RECOVERY)(ledger.accept_source)

@@ -175,6 +175,42 @@ def errors_(json: Json = False) -> None:
         raise typer.Exit(1)
 
 
+@app.command()
+def connections(
+    table: TableArgument,
+    reset: Annotated[bool, typer.Option("--reset", help="Give Airflow's the command line's addresses.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    json: Json = False,
+) -> None:
+    """Show where Airflow's connections of a table lead, beside what the command line uses.
+
+    They may differ on purpose, where the two stand in different networks; login and password are not compared.
+    """
+    from include.offload.cli.addresses import used_here
+
+    settings, spec = load(), the_spec(load(), table)
+    wanted = used_here(settings, spec)
+    with _session() as airflow:
+        found = {one.connection: airflow.connection(one.connection) for one in wanted}
+        rows = [one.beside(found[one.connection]) for one in wanted]
+
+        def render() -> None:
+            shown = grid("connection", "Airflow", "command line", "")
+            for row in rows:
+                shown.add_row(row.connection, row.airflow or "-", row.here, row.verdict)
+            out.print(shown)
+
+        show(rows, render)
+        movable = [(one, row) for one, row in zip(wanted, rows, strict=True) if row.movable]
+        if not reset or not movable:
+            return
+        if not yes:
+            typer.confirm(f"Change {', '.join(row.connection for _, row in movable)} in Airflow?", abort=True)
+        for one, row in movable:
+            airflow.move_connection(one.connection, str((found[one.connection] or {})["conn_type"]), one.host, one.port)
+            out.print(f"{row.connection} leads to {row.here}; it led to {row.airflow}")
+
+
 def _pause(table: str, paused: bool) -> None:
     dag_id = _dag_id(table)
     with _session() as airflow:
