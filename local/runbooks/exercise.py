@@ -8,16 +8,26 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from local.runbooks import shell, watch
-from local.runbooks.pages import Scenario, Step
+from local.runbooks.pages import KINDS, Scenario, Step
 from local.runbooks.proof import insist
 from local.runbooks.shell import Ran
 
-HEALTHY_S = 150.0
-ALERT_S = 240.0
-DIAGNOSE_S = 60.0
-STAYS_S = 8.0
-"""How long the alert is watched without the resolution: several rounds of the fast rules, whose interval is 2 s."""
-CLEAR_S = 240.0
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The longest that each step may take, seconds. healthy_s: longer than the 2 minutes for which a watermark that
+    went back is remembered. stays_s: how long the alert is watched without the resolution, several rounds of the fast
+    rules, whose interval is 2 s.
+    """
+
+    healthy_s: float = 200.0
+    alert_s: float = 240.0
+    diagnose_s: float = 60.0
+    stays_s: float = 8.0
+    clear_s: float = 240.0
+
+
+AS_THE_STAGE = Limits()
 
 
 class NotAsWrittenError(AssertionError):
@@ -38,7 +48,7 @@ class Fault:
 
 @dataclass
 class Result:
-    """What one exercise showed; times in seconds. `commands`: how many commands of the page ran."""
+    """What one exercise showed; times in seconds. `commands`: how many ran; `steps`: how many of the page these are."""
 
     scenario: str
     page: str
@@ -47,6 +57,7 @@ class Result:
     to_diagnose_s: float = 0.0
     to_recover_s: float = 0.0
     commands: int = 0
+    steps: int = 0
 
     @property
     def mttr_s(self) -> float:
@@ -54,30 +65,34 @@ class Result:
         return self.to_diagnose_s + self.to_recover_s
 
 
-def exercise(scenario: Scenario, fault: Fault, prove_data: Callable[[], None]) -> Result:
+def exercise(scenario: Scenario, fault: Fault, prove_data: Callable[[], None], limits: Limits = AS_THE_STAGE) -> Result:
     """All eight steps. `prove_data`: both verifiers; raises when a row is lost or doubled.
 
     Raises NotAsWrittenError, watch.LateError or UnprovenError; the fault is then undone as far as `Fault.undo` can.
     """
     result = Result(scenario.name, scenario.page, scenario.alert)
     try:
-        _healthy(scenario, result)
+        _healthy(scenario, result, limits)
         began = time.monotonic()
         fault.cause()
         insist(fault.proof(), f"{scenario.name}: the fault was caused and is not there")
-        alert = watch.until(lambda: watch.fires(scenario.alert), ALERT_S, f"{scenario.alert} of {scenario.name}")
+        alert = watch.until(lambda: watch.fires(scenario.alert), limits.alert_s, f"{scenario.alert} of {scenario.name}")
         result.to_alert_s = time.monotonic() - began
         insist(alert.rendered, f"annotations without values: {alert.annotations}")
         _silent(scenario)
+        if scenario.symptoms:
+            _until_matches(scenario, "symptom", limits.diagnose_s, result)
         began = time.monotonic()
-        _until_matches(scenario, "diagnose", DIAGNOSE_S, result)
+        _until_matches(scenario, "diagnose", limits.diagnose_s, result)
         result.to_diagnose_s = time.monotonic() - began
-        _stays(scenario, fault)
+        _stays(scenario, fault, limits.stays_s)
         began = time.monotonic()
         for step in scenario.steps("resolve"):
             _as_written(scenario, step, result)
-        _until_matches(scenario, "verify", CLEAR_S, result)
-        watch.until(lambda: not watch.fires(scenario.alert), CLEAR_S, f"{scenario.alert} clears after {scenario.name}")
+        _until_matches(scenario, "verify", limits.clear_s, result)
+        watch.until(
+            lambda: not watch.fires(scenario.alert), limits.clear_s, f"{scenario.alert} clears after {scenario.name}"
+        )
         result.to_recover_s = time.monotonic() - began
         insist(not fault.proof(), f"{scenario.name}: the page is through, and the fault is still there")
     except BaseException:
@@ -87,11 +102,12 @@ def exercise(scenario: Scenario, fault: Fault, prove_data: Callable[[], None]) -
         raise
     fault.undo()
     prove_data()
+    result.steps = sum(len(scenario.steps(kind)) for kind in KINDS)
     return result
 
 
-def _healthy(scenario: Scenario, result: Result) -> None:
-    watch.until(lambda: not watch.firing(), HEALTHY_S, f"a healthy stack before {scenario.name}")
+def _healthy(scenario: Scenario, result: Result, limits: Limits) -> None:
+    watch.until(lambda: not watch.ailing(scenario.alert), limits.healthy_s, f"a healthy stack before {scenario.name}")
     ran, all_match = shell.run_until_odd(scenario.steps("diagnose"))
     result.commands += len(ran)
     if all_match:
@@ -103,8 +119,8 @@ def _silent(scenario: Scenario) -> None:
     insist(not loud, f"{scenario.name}: {', '.join(sorted(loud))} fires and should be silent")
 
 
-def _stays(scenario: Scenario, fault: Fault) -> None:
-    end = time.monotonic() + STAYS_S
+def _stays(scenario: Scenario, fault: Fault, stays_s: float) -> None:
+    end = time.monotonic() + stays_s
     while time.monotonic() < end:
         insist(watch.fires(scenario.alert), f"{scenario.name}: {scenario.alert} cleared without its resolution")
         time.sleep(watch.EVERY_S)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import doctest
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,13 @@ import yaml
 from sybil import Document
 from sybil.parsers.markdown.lexers import DirectiveInHTMLCommentLexer, RawFencedCodeBlockLexer
 
-from include.offload.runbooks import FOLDER, INDEX
+from include.offload.runbooks import FOLDER, INDEX, anchor
 from local.paths import ROOT
 
 PAGES = ROOT / FOLDER
 KINDS = ("symptom", "diagnose", "resolve", "verify")
 FENCE = re.compile(r"(?P<language>\w*)[ \t]*(?P<kind>[^\n]*)\n")
+MTTR = re.compile(r"^MTTR: best (\d+) min, typical (\d+) min, worst (\d+) min", re.MULTILINE)
 HEADING = re.compile(r"^(#+) +(.+?) *$", re.MULTILINE)
 
 
@@ -58,7 +59,10 @@ class Fence:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One thing that goes wrong, as its page tells it. `silent`: alerts that must not fire meanwhile."""
+    """One thing that goes wrong, as its page tells it. `silent`: alerts that must not fire meanwhile.
+
+    symptoms: what the page shows outside of its scenarios, tried in the first of them. mttr: best, typical and worst.
+    """
 
     name: str
     page: str
@@ -68,10 +72,18 @@ class Scenario:
     silent: tuple[str, ...]
     fences: tuple[Fence, ...]
     line: int
+    mttr: tuple[int, int, int]
+    symptoms: tuple[Fence, ...] = ()
+
+    @property
+    def anchor(self) -> str:
+        """Where its heading is found on its page."""
+        return anchor(self.heading)
 
     def steps(self, kind: str) -> tuple[Step, ...]:
         """All commands of a kind, in the order of the page."""
-        return tuple(step for fence in self.fences if fence.kind == kind for step in fence.steps)
+        fences = (*self.symptoms, *self.fences)
+        return tuple(step for fence in fences if fence.kind == kind for step in fence.steps)
 
 
 @dataclass(frozen=True)
@@ -87,6 +99,13 @@ class Page:
     def headings(self) -> tuple[str, ...]:
         """The text of all headings outside of fences."""
         return tuple(match[2] for match in HEADING.finditer(_without_fences(self.text)))
+
+    @property
+    def elsewhere(self) -> tuple[Step, ...]:
+        """The commands outside of scenarios that a healthy system answers as the page says: all but the symptoms."""
+        own = {id(fence) for scenario in self.scenarios for fence in scenario.fences}
+        outside = (fence for fence in self.fences if id(fence) not in own and fence.kind != KINDS[0])
+        return tuple(step for fence in outside for step in fence.steps)
 
     @property
     def commands(self) -> tuple[Step, ...]:
@@ -128,12 +147,11 @@ def read(path: Path) -> Page:
             fences.append(
                 (example.region.start, _fence(path, lexemes["kind"].strip(), lexemes["source"], example.line))
             )
-    return Page(
-        path,
-        document.text,
-        tuple(_scenarios(path, document.text, marks, fences)),
-        tuple(fence for _, fence in fences),
-    )
+    found = tuple(_scenarios(path, document.text, marks, fences))
+    own = {id(fence) for scenario in found for fence in scenario.fences}
+    symptoms = tuple(fence for _, fence in fences if fence.kind == KINDS[0] and id(fence) not in own)
+    first = tuple(replace(one, symptoms=symptoms) for one in found[:1])
+    return Page(path, document.text, (*first, *found[1:]), tuple(fence for _, fence in fences))
 
 
 def _metadata(path: Path, example: Any) -> dict[str, Any]:
@@ -178,6 +196,11 @@ def _scenarios(
         missing = [kind for kind in KINDS[1:] if not any(fence.kind == kind for fence in own)]
         if missing:
             raise PageError(f"{path.name}:{line}: the scenario {name} has no {', '.join(missing)}")
+        told = MTTR.search(text, start, end)
+        if told is None:
+            raise PageError(
+                f"{path.name}:{line}: the scenario {name} says no MTTR: best N min, typical N min, worst N min"
+            )
         yield Scenario(
             name,
             path.name,
@@ -187,6 +210,7 @@ def _scenarios(
             tuple(metadata.get("silent") or ()),
             own,
             line,
+            (int(told[1]), int(told[2]), int(told[3])),
         )
 
 

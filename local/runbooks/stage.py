@@ -89,8 +89,8 @@ def environment(home: Path) -> dict[str, str]:
 
 
 @contextmanager
-def staged() -> Iterator[Stage]:
-    """The stage in `OFFLOAD_HOME`; needs `environment` in this process. What this started is stopped at the end."""
+def staged(*, keep: bool = False) -> Iterator[Stage]:
+    """The stage in `OFFLOAD_HOME`; needs `environment` in this process. It is stopped at the end, unless it is kept."""
     tables = Path(os.environ["OFFLOAD_TABLES"])
     write_spec(tables)
     stack = Stack()
@@ -109,7 +109,8 @@ def staged() -> Iterator[Stage]:
             _first_run(ctx)
             yield Stage(stack, ctx, airflow, tables)
     finally:
-        stack.stop()
+        if not keep:
+            stack.stop()
 
 
 def _first_run(ctx: Context, limit_s: float = 180.0) -> None:

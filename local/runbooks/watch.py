@@ -12,6 +12,19 @@ from typing import Any, TypeVar
 from local import ports
 
 ALWAYS = "Watchdog"
+REMEMBERS = frozenset(
+    f"IcebergOffload{name}"
+    for name in (
+        "SuccessBurnFast",
+        "SuccessBurnSlow",
+        "SuccessRateLow",
+        "FreshnessBurnFast",
+        "FreshnessBurnSlow",
+        "CycleSlow",
+    )
+)
+"""Alerts that speak of the last minutes, not of now: budgets look back up to 20 minutes also in the fast profile, and
+a cycle is slow (half of its limit, a warning) whenever two cores start servers beside it."""
 EVERY_S = 0.5
 T = TypeVar("T")
 
@@ -42,6 +55,11 @@ def firing() -> tuple[Firing, ...]:
         for a in found
         if a["state"] == "firing" and a["labels"]["alertname"] != ALWAYS
     )
+
+
+def ailing(scenario_alert: str) -> tuple[Firing, ...]:
+    """The alerts that say that the stack is ill now, or that a scenario could not tell from its own."""
+    return tuple(one for one in firing() if one.name == scenario_alert or one.name not in REMEMBERS)
 
 
 def fires(name: str) -> Firing | None:

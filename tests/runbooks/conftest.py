@@ -1,4 +1,8 @@
-"""The stage of the exercises: one stack with Airflow and the fast alert rules for all of them."""
+"""The stage of the exercises: one stack with Airflow and the fast alert rules for all of them.
+
+`--record` writes what each exercise showed into record.json and leaves out what was green on this code already, so that
+a run that broke off goes on where it was. `OFFLOAD_KEEP_STAGE` names a home whose servers are left running.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +14,29 @@ from pathlib import Path
 
 import pytest
 
+from local.runbooks import record
 from local.runbooks.stage import Stage, environment, staged
 
 PORT_BASE = "29300"
 
 
-@pytest.fixture(scope="module")
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--record", action="store_true", help="record each exercise; leave out what is recorded as green")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--record", default=False):
+        return
+    done = [item for item in items if (mark := item.get_closest_marker("exercise")) and record.done(*mark.args)]
+    if done:
+        config.hook.pytest_deselected(items=done)
+        items[:] = [item for item in items if item not in done]
+
+
+@pytest.fixture(scope="session")
 def stage() -> Iterator[Stage]:
-    home = Path(os.environ.get("OFFLOAD_KEEP_STAGE") or tempfile.mkdtemp(prefix="offload-runbooks-"))
+    kept = os.environ.get("OFFLOAD_KEEP_STAGE")
+    home = Path(kept or tempfile.mkdtemp(prefix="offload-runbooks-"))
     with pytest.MonkeyPatch.context() as env:
         for name in [n for n in os.environ if n.startswith(("OFFLOAD_", "AIRFLOW", "PYICEBERG_"))]:
             if name != "OFFLOAD_RUNBOOK_PORT_BASE":
@@ -26,7 +45,8 @@ def stage() -> Iterator[Stage]:
         for name, value in environment(home).items():
             env.setenv(name, value)
         try:
-            with staged() as running:
+            with staged(keep=bool(kept)) as running:
                 yield running
         finally:
-            shutil.rmtree(home)
+            if not kept:
+                shutil.rmtree(home)
