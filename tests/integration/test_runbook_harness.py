@@ -5,11 +5,14 @@ A real Prometheus watches a small server; a page with two scenarios says how to 
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ import pytest
 
 from local.ports import HOST
 from local.runbooks import pages
+from local.runbooks.drill import DAMAGED, GIVEN_UP, SOLVED, Drill
 from local.runbooks.exercise import Fault, Limits, NotAsWrittenError, Result, exercise
 from local.runbooks.pages import PageError, Scenario
 from local.runbooks.proof import UnprovenError
@@ -30,7 +34,7 @@ SHORT = replace(LIMITS, alert_s=5, clear_s=5, healthy_s=5)
 DOWN: dict[str, Any] = {
     "alert": "VictimDown",
     "expr": 'up{job="victim"} == 0',
-    "annotations": {"summary": "{{ $labels.job }} is down"},
+    "annotations": {"summary": "{{ $labels.job }} is down", "description": "{{ $value }}"},
 }
 WATCHDOG: dict[str, Any] = {"alert": "Watchdog", "expr": "vector(1)"}
 PAGE = """# A runbook
@@ -227,6 +231,43 @@ def test_lost_rows_are_red(scene: Scene) -> None:
 
     with pytest.raises(UnprovenError, match="a row is lost"):
         exercise(scene.write()["stopped"], scene.stopped(), lost, LIMITS)
+
+
+def test_a_drill_ends_when_the_learner_has_repaired_it(scene: Scene) -> None:
+    """The learner asks for a hint, then types what the page says; the clock runs from the alert."""
+    said: list[str] = []
+    ours, theirs = os.pipe()
+    scenario = scene.write()["stopped"]
+
+    def learner(text: str) -> None:
+        said.append(text)
+        if text.startswith("ALERT"):
+            assert text == "ALERT VictimDown\nvictim is down\n0"
+            os.write(theirs, b"hint\nwhat?\n")
+        if text.startswith("Hint 1"):
+            assert text.endswith("iceberg-victim.md#victimdown")
+            victim.start(scene.folder)
+
+    with open(ours) as lines, closing(open(theirs, "w")):  # noqa: PTH123 - descriptors, not paths
+        outcome = Drill(scenario, scene.stopped(), lambda: None, lines, learner, LIMITS).play()
+    assert (outcome.outcome, outcome.hints, outcome.verified) == (SOLVED, 1, True)
+    assert 0 < outcome.mttr_s < 30 and outcome.to_alert_s > 0
+    assert outcome.told == "as fast as the best"
+
+
+@pytest.mark.parametrize(("whole", "word", "outcome"), [(True, "g\n", GIVEN_UP), (False, "", DAMAGED)])
+def test_a_drill_that_is_given_up_or_loses_rows_says_so(scene: Scene, whole: bool, word: str, outcome: str) -> None:
+    def prove() -> None:
+        if not whole:
+            raise UnprovenError("a row is lost")
+
+    def learner(text: str) -> None:
+        if text.startswith("ALERT") and not word:
+            victim.start(scene.folder)
+
+    found = Drill(scene.write()["stopped"], scene.stopped(), prove, StringIO(word), learner, LIMITS).play()
+    assert (found.outcome, found.verified) == (outcome, whole)
+    assert victim.status(scene.folder) == "running", "the next drill would find the fault of this one"
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import psutil
 
-
 STARTED: list[subprocess.Popen[bytes]] = []
 """Kept, or Python would warn of a child that nobody waits for."""
 

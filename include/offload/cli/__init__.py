@@ -11,6 +11,7 @@ import typer
 from include.offload.cli import (
     alerts,
     dag,
+    drill,
     health,
     ledger,
     reconcile,
@@ -58,6 +59,7 @@ app.command("take-over", rich_help_panel=RECOVERY)(ledger.take_over)
 app.command("errors", rich_help_panel=RECOVERY)(reference.errors)
 app.add_typer(spec.app, name="spec", rich_help_panel=SETUP)
 app.add_typer(stack.app, name="stack", rich_help_panel=SETUP)
+app.add_typer(drill.app, name="drill", rich_help_panel=SETUP)
 app.command("metrics", rich_help_panel=SETUP)(reference.metrics)
 
 

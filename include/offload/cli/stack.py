@@ -18,14 +18,19 @@ app = typer.Typer(help="The servers of the one-machine stack.", no_args_is_help=
 Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Servers; all when none is named.")]
 
 
-def _delegate(action: str, names: list[str] | None, *more: str) -> None:
-    """Runs `python -m local`, which owns the servers: its output and its exit code are ours."""
+def local_package() -> None:
+    """Raises OFL-102 where this installation has no servers of its own."""
     try:
         importlib.import_module("local")
     except ModuleNotFoundError as error:
         raise OffloadError(
             SETTING_MISSING, "this installation has no one-machine stack (no package `local`)"
         ) from error
+
+
+def _delegate(action: str, names: list[str] | None, *more: str) -> None:
+    """Runs `python -m local`, which owns the servers: its output and its exit code are ours."""
+    local_package()
     argv = [sys.executable, "-m", "local", action, *(names or ()), *more, *(["--json"] if flags.json else [])]
     sys.exit(subprocess.run(argv, cwd=ROOT, check=False).returncode)
 
