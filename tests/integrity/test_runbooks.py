@@ -14,7 +14,8 @@ from urllib.parse import unquote
 
 import pytest
 
-from include.offload import runbooks
+from include.offload import decision_tree, runbooks
+from include.offload.decision_tree import NAMES
 from include.offload.errors import REGISTRY
 from include.offload.runbooks import FOLDER, INDEX, OF_ERROR, SCENARIOS, anchor
 from local.paths import ROOT
@@ -62,6 +63,7 @@ ALERTS = {one.name: one for one in alerts(values.load("production"))}
 LINK = re.compile(r"\[(?:[^\]\\]|\\.)*\]\(([^)\s]+)\)")
 OPENING = re.compile(r"^ *(`{3,}|~{3,})[ \t]*([^\n]*)$")
 UNFINISHED = re.compile(r"\b(TODO|TBD|FIXME|XXX|WIP|lorem)\b|<(?!!--)[a-z][a-z0-9_ -]*>|\bcoming soon\b", re.IGNORECASE)
+CALLED = {file: name for name, file in NAMES.items()}
 MTTR = re.compile(r"MTTR\b[^\n]*\bbest\b[^\n]*\btypical\b[^\n]*\bworst\b", re.IGNORECASE)
 
 
@@ -255,7 +257,7 @@ def test_the_index_leads_to_every_page_and_scenario() -> None:
     assert set(RUNBOOK_FILES) <= links
     rows = section(INDEX, "Scenario map").splitlines()
     for one in SCENARIOS:
-        wanted = f"[{NAMES[one.file]}: {one.heading}]({one.path})"
+        wanted = f"[{CALLED[one.file]}: {one.heading}]({one.path})"
         assert [row.split("|")[2].strip() for row in rows if row.startswith("|")].count(wanted) == 1, wanted
 
 
@@ -269,33 +271,18 @@ def test_the_summary_of_the_index_counts_right() -> None:
         assert int(count) == sum(one.file == file for one in SCENARIOS)
 
 
-NAMES = dict(zip(RUNBOOK_FILES, ("Failure", "Lag", "Performance", "Watermark", "Scheduler", "Data"), strict=True))
-"""How the decision tree and the scenario map call each runbook."""
-NODE = re.compile(r'(?P<id>\w+)(?P<open>[{[])"(?P<text>[^"]+)"[]}]')
-EDGE = re.compile(r'^(?P<from>\w+) -->\|"(?P<answer>[^"]+)"\| (?P<to>\w+)(?:[{[]"[^"]+"[]}])?$')
-
-
 def test_the_decision_tree_leads_from_every_alert_to_every_scenario() -> None:
-    (tree,) = re.findall(
-        r"^```mermaid\nflowchart TD\n(.*?)^```$", section(INDEX, "Decision tree"), re.DOTALL | re.MULTILINE
-    )
-    lines = [line.strip() for line in tree.splitlines() if line.strip()]
-    nodes = [found for line in lines for found in NODE.finditer(line)]
-    questions = {one["id"] for one in nodes if one["open"] == "{"}
-    leaves = {one["id"]: one["text"] for one in nodes if one["open"] == "["}
-    assert len(nodes) == len(questions) + len(leaves), "a node is described twice"
-    edges = [found for line in lines if "-->" in line and (found := EDGE.match(line))]
-    assert len(edges) == sum("-->" in line for line in lines), "an arrow that is not read"
-    assert {one["to"] for one in edges} | {one["from"] for one in edges} == questions | leaves.keys()
-    assert {one["from"] for one in edges} == questions, "a question without an answer, or a scenario with one"
-    roots = questions - {one["to"] for one in edges}
-    assert roots == {"alert"}
-    answers = Counter(one["from"] for one in edges)
-    assert min(answers.values()) > 1, "a question with one answer is none"
-    assert len({(one["from"], one["answer"]) for one in edges}) == len(edges)
-    assert sorted(leaves.values()) == sorted(f"{NAMES[one.file]}: {one.heading}" for one in SCENARIOS)
-    assert reachable("alert", [(one["from"], one["to"]) for one in edges]) == questions | leaves.keys()
-    named = " ".join(one["answer"] for one in edges if one["from"] == "alert")
+    tree = decision_tree.read()
+    assert tree is not None
+    assert Counter(tree.leaves.values()) == Counter(SCENARIOS)
+    ways = [(at, one.to) for at, question in tree.questions.items() for one in question.answers]
+    assert set(tree.questions) - {to for _, to in ways} == {decision_tree.ROOT}
+    assert reachable(decision_tree.ROOT, ways) == tree.questions.keys() | tree.leaves.keys()
+    for name, question in tree.questions.items():
+        told = [one.text for one in question.answers]
+        assert len(told) > 1, f"{name}: a question with one answer is none"
+        assert len(set(told)) == len(told), name
+    named = " ".join(one.text for one in tree.questions[decision_tree.ROOT].answers)
     for name in RUNBOOKS:
         short = name.removeprefix("IcebergOffload")
         stem = re.sub(r"(Critical|Warning|Elevated|Fast|Slow)$", "", short)
