@@ -24,7 +24,9 @@ def local_package() -> None:
         importlib.import_module("local")
     except ModuleNotFoundError as error:
         raise OffloadError(
-            SETTING_MISSING, "this installation has no one-machine stack (no package `local`)"
+            SETTING_MISSING,
+            "this installation has no one-machine stack (no package `local`);"
+            " with Docker Compose, on its host: docker compose start|stop|ps|logs NAME",
         ) from error
 
 
