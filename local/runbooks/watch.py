@@ -49,7 +49,7 @@ class Firing:
 
 def firing() -> tuple[Firing, ...]:
     """All alerts that fire now, without the one that always does. Raises OSError when Prometheus does not answer."""
-    found = _get("/api/v1/alerts")["alerts"]
+    found = get("/api/v1/alerts")["alerts"]
     return tuple(
         Firing(str(a["labels"]["alertname"]), dict(a["labels"]), dict(a["annotations"]))
         for a in found
@@ -84,6 +84,7 @@ def _names() -> set[str]:
         return {f"Prometheus does not answer: {error}"}
 
 
-def _get(path: str) -> Any:
+def get(path: str) -> Any:
+    """What Prometheus' API answers. Raises OSError when it does not."""
     with urllib.request.urlopen(f"http://{ports.HOST}:{ports.port('PROMETHEUS')}{path}", timeout=5) as answer:  # noqa: S310
         return json.load(answer)["data"]
