@@ -21,10 +21,11 @@ REMEMBERS = frozenset(
         "FreshnessBurnFast",
         "FreshnessBurnSlow",
         "CycleSlow",
+        "CycleTooSlow",
     )
 )
 """Alerts that speak of the last minutes, not of now: budgets look back up to 20 minutes also in the fast profile, and
-a cycle is slow (half of its limit, a warning) whenever two cores start servers beside it."""
+a cycle is slow whenever two cores start servers, or work for somebody else, beside it."""
 EVERY_S = 0.5
 T = TypeVar("T")
 
@@ -44,7 +45,9 @@ class Firing:
     @property
     def rendered(self) -> bool:
         """Whether every annotation has its values."""
-        return all(text and "{{" not in text and "no value" not in text for text in self.annotations.values())
+        # Prometheus puts its own words in place of a template that it can not fill
+        bad = ("{{", "no value", "error expanding template")
+        return all(text and not any(word in text for word in bad) for text in self.annotations.values())
 
 
 def firing() -> tuple[Firing, ...]:
