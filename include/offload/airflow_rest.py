@@ -141,6 +141,15 @@ class AirflowRest:
         listed = self._call("GET", "/dags/~/dagRuns/~/taskInstances", params=params)["task_instances"]
         return {str(t["dag_id"]) for t in listed}
 
+    def idle(self, dag_id: str, limit_s: float) -> bool:
+        """Waits until no task of a DAG runs or is about to, at most `limit_s` seconds; whether it came to that."""
+        end = time.monotonic() + limit_s
+        while dag_id in self.busy():
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.5)
+        return True
+
     def activity(self) -> frozenset[tuple[str, str, str, str, int]]:
         """DAG, run, task, state and try of the newest tasks: it changes when anything goes on."""
         params = {"order_by": "-start_date", "limit": 500}

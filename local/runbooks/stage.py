@@ -59,6 +59,10 @@ class Stage:
     def spec_file(self) -> Path:
         return self.tables / "k2" / "silver_trades.yaml"
 
+    def tidy(self) -> None:
+        """Undo what a page that broke off may have left beside its fault: a paused DAG. Raises AirflowRestError."""
+        self.airflow.pause(DAG, False)
+
     def secret(self, name: str) -> str:
         return secrets.read(self.stack.home, name)
 

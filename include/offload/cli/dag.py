@@ -94,17 +94,17 @@ def log(
 @app.command()
 def pause(
     table: TableArgument,
-    wait: Annotated[float, typer.Option(help="Also wait so many seconds for the run that is under way.")] = 0,
+    wait: Annotated[float, typer.Option(help="Also wait so many seconds for the task that is under way.")] = 0,
 ) -> None:
-    """Let the scheduler start no new run; what runs goes on. Exit code 1 when it was waited for and did not end."""
+    """Let the scheduler start no new task; the one that runs goes on. Exit code 1 when it is waited for and runs on."""
     _pause(table, True)
     if not wait:
         return
+    # the task, not its run: Airflow starts no further task of a run whose DAG is paused, so the run may never end
     with _session() as airflow:
-        for run in airflow.runs(_dag_id(table), 5):
-            if run.state == "running" and airflow.ended(run, wait).state == "running":
-                out.print(f"{run.run_id} still runs after {wait:.0f} s")
-                raise typer.Exit(1)
+        if not airflow.idle(_dag_id(table), wait):
+            out.print(f"a task of it still runs after {wait:.0f} s")
+            raise typer.Exit(1)
 
 
 @app.command()
