@@ -35,8 +35,8 @@ FAST = {
     "horizon": "2h",
     "schedule": "* * * * *",
     "retries": 0,
-    # two runs that did not land, as in production
-    "alerts": {"lag": "150s", "cycle": "90s"},
+    # on a quiet machine the lag is at most 95 s, before a run lands: one more that does not is an incident here
+    "alerts": {"lag": "120s", "cycle": "90s"},
 }
 """What differs from the table's own spec in dags/tables."""
 DAGS_LIMIT_S = 120.0

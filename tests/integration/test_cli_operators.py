@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing
@@ -44,7 +45,13 @@ def ledger(data_stack: Servers) -> Iterator[Ledger]:
 
 def offload(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(ROOT / "bin" / "offload"), *words], capture_output=True, text=True, timeout=200, check=False
+        [str(ROOT / "bin" / "offload"), *words],
+        # wide enough for a table and a sentence in one line
+        env=os.environ | {"COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
     )
 
 
@@ -55,7 +62,8 @@ def waiting(ledger: Ledger) -> bool:
 def test_a_forgotten_transaction_is_named_and_ended(ledger: Ledger) -> None:
     assert "no session holds the ledger up" in offload("ledger", "sessions").stdout
     uri = load().ledger()
-    with psycopg.connect(uri, application_name="somebody's client") as forgotten, psycopg.connect(uri) as late:
+    # the lock is let go first also when an assert fails: `late` can not be closed while it waits
+    with psycopg.connect(uri) as late, psycopg.connect(uri, application_name="somebody's client") as forgotten:
         forgotten.execute(LOCK)
         waits = Thread(target=late.execute, args=(LOCK,), daemon=True)
         waits.start()
@@ -81,7 +89,7 @@ def test_a_forgotten_transaction_is_named_and_ended(ledger: Ledger) -> None:
 def test_a_session_of_another_user_is_left_to_its_owner(ledger: Ledger) -> None:
     theirs = secrets.read(home(), "postgres_uri").rpartition("/")[0] + "/offload"
     uri = load().ledger()
-    with psycopg.connect(theirs) as owner, psycopg.connect(uri) as late:
+    with psycopg.connect(uri) as late, psycopg.connect(theirs) as owner:
         owner.execute(LOCK)
         waits = Thread(target=late.execute, args=(LOCK,), daemon=True)
         waits.start()
