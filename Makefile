@@ -27,7 +27,7 @@ endif
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
 		/^## / { printf "\n%s\n", substr($$0, 4) } \
-		/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+		/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 ## Run
 
@@ -62,6 +62,10 @@ test: setup $(DONE)/chromium ## Run the tests (ARGS='-k name' passes options on)
 .PHONY: test-all
 test-all: setup $(DONE)/chromium ## All tests, the long ones too, with many more generated examples
 	@HYPOTHESIS_PROFILE=search $(PYTEST) $(ARGS)
+
+.PHONY: test-runbooks
+test-runbooks: setup ## Try every scenario of the runbooks and write their report; goes on where it broke off (ARGS='-k name')
+	@code=0; $(PYTEST) tests/runbooks --record $(ARGS) || code=$$?; $(AIRFLOW)/python docs/generate.py; exit $$code
 
 .PHONY: torture
 torture: setup ## Play random faults until N rounds are done (N=20 SEED=1; ROUND=7: that one again), then count rows

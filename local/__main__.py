@@ -1,4 +1,4 @@
-"""`python -m local start|stop|status|purge [NAME …] [--json]`: the servers of the one-machine stack."""
+"""`python -m local start|stop|status|log|purge [NAME …] [--json]`: the servers of the one-machine stack."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from local.stack import Progress, Stack, StackError, Status
 def main() -> int:
     """Exit code 0: done; 1: a server failed; 3: `status` found a server that does not answer."""
     parser = argparse.ArgumentParser(prog="python -m local", description=__doc__)
-    parser.add_argument("action", choices=("start", "stop", "status", "purge"))
+    parser.add_argument("action", choices=("start", "stop", "status", "log", "purge"))
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join([*GROUPS, *BY_NAME])}")
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
     parser.add_argument("--yes", action="store_true", help="purge without asking")
+    parser.add_argument("--lines", type=int, default=40, help="how many of the last lines `log` shows")
     options = parser.parse_args()
     err = Console(stderr=True, highlight=False)
     stack = Stack()
@@ -34,6 +35,10 @@ def main() -> int:
     try:
         if options.action == "purge":
             return _purge(stack, err, sure=options.yes)
+        if options.action == "log":
+            for name, lines in stack.last_lines(options.names, options.lines).items():
+                sys.stdout.write(f"{name}\n{lines}" if len(options.names) > 1 else lines)
+            return 0
         if options.action == "start":
             stack.start(names, on_progress=show)
         elif options.action == "stop":

@@ -24,6 +24,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from include.offload import settings as settings_module
+from include.offload.airflow_rest import AirflowRest, AirflowRestError
 from include.offload.cli.overview import overview
 from include.offload.cli.status import as_table
 from include.offload.context import Context, open_context
@@ -32,7 +33,6 @@ from include.offload.ledger import migrate
 from include.offload.spec.load import load_specs
 from include.offload.spec.model import TableSpec
 from local import demo_crash, demo_once, k2, secrets
-from local.airflow_rest import AirflowRest, AirflowRestError
 from local.demo_once import DemoError
 from local.ports import HOST, port
 from local.stack import Progress, Stack, StackError

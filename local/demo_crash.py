@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from include.offload.airflow_rest import AirflowRest, DagRun
 from include.offload.cli.common import any_replica
 from include.offload.cli.console import number
 from include.offload.cli.overview import TableStatus, overview
@@ -19,7 +20,6 @@ from include.offload.source.sql import instant_sql, quote
 from include.offload.spec.model import TableSpec
 from include.offload.windows import Grid
 from local import k2
-from local.airflow_rest import AirflowRest, DagRun
 from local.demo_once import DemoError, Goal, verify_all
 from local.steplist import StepList
 

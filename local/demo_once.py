@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from include.offload.airflow_rest import AirflowRest, DagRun
 from include.offload.cli.common import any_replica
 from include.offload.cli.console import instant, number
 from include.offload.cli.overview import Overview, overview
@@ -19,7 +20,6 @@ from include.offload.errors import OffloadError
 from include.offload.spec.model import TableSpec
 from include.offload.verify import VerifyReport, verify
 from include.offload.windows import Grid
-from local.airflow_rest import AirflowRest, DagRun
 
 POLL_S = 2.0
 SAY_EVERY_S = 30.0

@@ -104,7 +104,7 @@ def derived(home: Home, values: dict[str, str]) -> dict[str, str]:
         "airflow_db_uri": postgres_uri("airflow", values["airflow_db_password"], "airflow"),
         "iceberg_db_uri": postgres_uri("iceberg", values["iceberg_db_password"], "iceberg"),
         "offload_statsd_port": str(ports.port("STATSD")),
-        "offload_airflow_url": f"http://{ports.HOST}:{ports.port('AIRFLOW')}",
+        "offload_airflow_url": f"http://admin:{values['airflow_admin_password']}@{ports.HOST}:{ports.port('AIRFLOW')}",
         "offload_metrics_url": f"http://{ports.HOST}:{ports.port('STATSD_METRICS')}",
         "offload_prometheus_url": f"http://{ports.HOST}:{ports.port('PROMETHEUS')}",
         "offload_alertmanager_url": f"http://{ports.HOST}:{ports.port('ALERTMANAGER')}",

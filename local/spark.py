@@ -57,7 +57,9 @@ def jvm_options(root: Home | None = None) -> list[str]:
     baked = archive()
     shared = [f"-XX:SharedArchiveFile={baked}", "-Xlog:disable", "-Xlog:all=error:stderr"] if baked.exists() else []
     log4j = f"-Dlog4j2.configurationFile=file:{where.etc / 'spark-log4j2.properties'}"
-    return [*JVM, *shared, log4j, *(f"-D{key}={value}" for key, value in submit_conf(where).items())]
+    # not into the directory that a job happens to be started in
+    died = f"-XX:ErrorFile={where.logs / 'spark-jvm-%p.log'}"
+    return [*JVM, *shared, died, log4j, *(f"-D{key}={value}" for key, value in submit_conf(where).items())]
 
 
 def write_conf(root: Home) -> None:

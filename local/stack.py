@@ -150,6 +150,17 @@ class Stack:
             )
         return found
 
+    def last_lines(self, names: list[str], count: int) -> dict[str, str]:
+        """The end of each named server's log. Raises ValueError for an unknown name, StackError without a log."""
+        found = {}
+        for service in chosen(names):
+            log = self.supervisor.log_of(service.name)
+            if not log.exists():
+                raise StackError(f"{service.name} has written no log yet ({log})")
+            with log.open(errors="replace") as file:
+                found[service.name] = "".join(deque(file, count))
+        return found
+
     def _bring_up(self, services: tuple[Service, ...], report: OnProgress) -> None:
         for wave in _waves(services):
             began: dict[str, float] = {}

@@ -92,12 +92,13 @@ def derived(made: dict[str, str]) -> dict[str, str]:
         # `s3tables:*` are the calls of the REST catalog on a table bucket
         "actions": [f"{action}:lake" for action in ("Read", "Write", "List", "Tagging", "s3tables:*")],
     }
+    airflow = f"http://admin:{quote(made['airflow_admin_password'])}@airflow-api-server:8080"
     return {
         "airflow_db_uri": f"postgresql+psycopg2://airflow:{quote(made['airflow_db_password'])}@postgres:5432/airflow",
         "airflow_connections.json": json.dumps(connections, indent=2),
         "airflow_passwords.json": json.dumps({"admin": made["airflow_admin_password"]}),
         "offload.env": f"OFFLOAD_CLICKHOUSE_URI='{clickhouse}'\nOFFLOAD_LEDGER_URI='{ledger}'\n"
-        f"OFFLOAD_CLICKHOUSE_GUARD_URI='{guard}'\n",
+        f"OFFLOAD_CLICKHOUSE_GUARD_URI='{guard}'\nOFFLOAD_AIRFLOW_URL='{airflow}'\n",
         "pyiceberg.yaml": _pyiceberg(catalog),
         "s3.json": json.dumps({"identities": [identity]}),
         "clickhouse-users.xml": server_users(

@@ -31,7 +31,7 @@ from include.offload.ledger.store import Head, Landed
 from include.offload.limits import expires_us
 from include.offload.lookback import Asked, LookBack, late_note, look_back, survey
 from include.offload.model import Evolution, Extent, Plan, Projection, SourceTable, Target, earliest
-from include.offload.planning import Left, Rules, decide, describe_left
+from include.offload.planning import Left, Rules, decide, describe_bounds, describe_left
 from include.offload.slicing import cut, rows_per_slice
 from include.offload.source.client import Client
 from include.offload.source.describe import describe
@@ -257,6 +257,7 @@ def _plan(ctx: Context, spec: TableSpec, request: RunRequest, *, acting: bool, p
         left=decision.left,
     )
     notes = _notes(extent, decision.left, grid, plan, seen)
+    notes += describe_bounds(end, look.settled_us, spec.plan.rows, len(plan.slices), spec.slice.rows)
     if look.expiry_why:
         notes.append(f"{look.expiry_why}: no window is replaced, and when rows expire is not known for sure")
     return CheckResult(plan, decision.left, tuple(notes), replace(back, look=seen))

@@ -157,7 +157,8 @@ NOTES: dict[str, str] = {
         Nothing can be planned or recorded. A job that already has its plan also needs the ledger, before it
         commits.""",
     "OFL-502": """
-        The code is newer than the schema. Upgrading is safe to repeat and keeps the data.""",
+        The code is newer than the schema, or a table or column of it is missing. Upgrading is safe to repeat and
+        keeps the data; when something is missing it says so (OFL-507).""",
     "OFL-503": """
         A disk that a task writes to is full. Data files are streamed to the object store and not kept on disk.""",
     "OFL-504": """
@@ -169,6 +170,10 @@ NOTES: dict[str, str] = {
     "OFL-506": """
         After everything that looks like a secret was removed, one that this installation knows was still in a file.
         Nothing was written.""",
+    "OFL-507": """
+        The ledger is at the revision of this code, and a table of it is gone: upgrading does not bring that back.
+        `ledger recreate` keeps what is left in a file and makes the ledger anew; `ledger rebuild TABLE` then fills it
+        from Iceberg. With a whole backup, `ledger restore FILE` does.""",
 }
 
 

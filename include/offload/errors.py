@@ -216,6 +216,7 @@ MONITORING_UNREACHABLE = _kind(
 BUNDLE_LEAKS = _kind(
     "OFL-506", "a support bundle would hold a secret", hint="leave it unsent, and report which file the message names"
 )
+LEDGER_DAMAGED = _kind("OFL-507", "tables of the ledger are missing", command="bin/offload ledger recreate")
 
 
 class OffloadError(Exception):

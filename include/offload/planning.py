@@ -136,6 +136,24 @@ def _judge(state: WindowState, known: LedgerWindow, rules: Rules) -> Action | Le
     return Action.REPLACE
 
 
+MANY_SLICES = 100
+"""So many in one plan are worth a word: each is a query, a file and a part of the commit."""
+
+
+def describe_bounds(end_us: int | None, settled_us: int, most_rows: int, slices: int, slice_rows: int) -> list[str]:
+    """What the spec's bounds do to a plan, for the log. end_us: where a backlog was cut, µs UTC; None: it was not."""
+    lines = []
+    if end_us is not None:
+        lines.append(
+            f"the backlog is larger than one run may ship (plan.rows is {most_rows:,}): this one ends at"
+            f" {from_us(end_us):%Y-%m-%dT%H:%M:%SZ}, settled is {from_us(settled_us):%Y-%m-%dT%H:%M:%SZ};"
+            " the next run goes on"
+        )
+    if slices > MANY_SLICES:
+        lines.append(f"{slices:,} slices, each a query and a file: slice.rows is {slice_rows:,}")
+    return lines
+
+
 def describe_left(left: Sequence[Left], grid: Grid) -> list[str]:
     """One line a reason, with how many windows, rows and the oldest."""
     lines = []

@@ -69,6 +69,7 @@ SCHEDULER_CRASHED = Scenario(SCHEDULER, "Scheduler crashed")
 SCHEDULER_HUNG = Scenario(SCHEDULER, "Scheduler hung")
 METRICS_ENDPOINT_DOWN = Scenario(SCHEDULER, "Metrics endpoint down")
 PERSISTENT_START_FAILURES = Scenario(SCHEDULER, "Persistent start failures and full-stack restart")
+DAG_PROCESSOR_DOWN = Scenario(SCHEDULER, "DAG processor down")
 
 TTL_HEADROOM = Scenario(DATA, "TTL headroom")
 MISMATCH = Scenario(DATA, "Mismatch")
@@ -136,7 +137,7 @@ OF_ERROR: dict[str, Scenario] = {
         (SPARK_JOB_FAILURES, (e.AUDIT_FAILED, e.JOB_FAILED)),
         (MISMATCH, (e.VERIFY_FAILED,)),
         (POSTGRESQL_CONNECTION, (e.LEDGER_UNREACHABLE,)),
-        (WATERMARK_TABLE_MISSING, (e.LEDGER_OUTDATED,)),
+        (WATERMARK_TABLE_MISSING, (e.LEDGER_OUTDATED, e.LEDGER_DAMAGED)),
         (RESOURCE_EXHAUSTION, (e.DISK_FULL,)),
         (METRICS_PIPELINE_BROKEN, (e.MONITORING_UNREACHABLE,)),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import psutil
 import pytest
 
-from local.airflow_rest import DagRun
+from include.offload.airflow_rest import DagRun
 from tests.support.airflow_driver import TASKS, Driver, poll
 from tests.support.processes import processes_of, running_job, server, worker_of
 from tests.support.stack import Servers

@@ -19,7 +19,7 @@ def test_the_schedule_runs_three_green_tasks(airflow: Driver, make_table: MakeTa
     """Unpausing starts the last whole interval by itself; its data interval has the schedule's width."""
     table = make_table("scheduled").create().insert(900).write_spec(schedule="0 * * * *")
     airflow.discover(table.dag_id)
-    run = poll(lambda: next(airflow.runs(table.dag_id), None), 90, "no scheduled run appeared")
+    run = poll(lambda: next(iter(airflow.runs(table.dag_id)), None), 90, "no scheduled run appeared")
     assert airflow.green(run) == GREEN
     assert run.run_id.startswith("scheduled__")
     told = airflow.details(run)

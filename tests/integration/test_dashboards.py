@@ -171,7 +171,7 @@ def test_every_query_has_data_after_a_success_and_a_failure(
         airflow.discover(ill.dag_id)
         failed = airflow.ask(ill.dag_id)
         airflow.discover(good.dag_id)
-        run = poll(lambda: next(airflow.runs(good.dag_id), None), 90, "no scheduled run appeared")
+        run = poll(lambda: next(iter(airflow.runs(good.dag_id)), None), 90, "no scheduled run appeared")
         assert airflow.finished(failed)["offload"] == "failed"
         airflow.green(run)
 

@@ -381,13 +381,16 @@ def test_pyiceberg_reads_its_configuration(secrets: Path, tmp_path: Path) -> Non
 
 
 def test_the_domain_reads_its_settings_from_the_mounted_file(secrets: Path, tmp_path: Path) -> None:
-    program = "from include.offload.settings import load; s = load(); print(len(s.clickhouse_uris()), s.ledger()[:10])"
+    program = (
+        "from include.offload.settings import load; s = load(); url = s.required_server('airflow');"
+        " print(len(s.clickhouse_uris()), s.ledger()[:10], url[:13], url.rpartition('@')[2])"
+    )
     environment = {k: v for k, v in os.environ.items() if not k.startswith("OFFLOAD_")}
     environment |= {"OFFLOAD_SECRETS_FILE": str(secrets / "offload.env"), "OFFLOAD_HOME": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-c", program], check=True, capture_output=True, text=True, env=environment, cwd=ROOT
     )
-    assert done.stdout.strip() == "1 postgresql"
+    assert done.stdout.strip() == "1 postgresql http://admin: airflow-api-server:8080"
 
 
 def test_scripts_are_sound() -> None:

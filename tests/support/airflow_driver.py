@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from local.airflow_rest import AirflowRest, DagRun
+from include.offload.airflow_rest import AirflowRest, DagRun
 
 TASKS = ("check_extent", "offload", "update_watermark")
 ENDED = frozenset({"success", "failed", "skipped", "upstream_failed"})
@@ -150,8 +150,3 @@ class Driver(AirflowRest):
             "GET", "/assets/events", params={"source_dag_id": dag_id, "limit": 1000, "order_by": "timestamp"}
         )["asset_events"]
         return [Event(str(e["name"]), str(e["source_run_id"]), dict(e["extra"] or {})) for e in found]
-
-    def runs(self, dag_id: str) -> Iterator[DagRun]:
-        """All runs of a DAG, newest first."""
-        for item in self._call("GET", f"/dags/{dag_id}/dagRuns", params={"order_by": "-run_after"})["dag_runs"]:
-            yield DagRun(str(item["dag_id"]), str(item["dag_run_id"]), str(item["state"]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psutil
 
-from local.airflow_rest import DagRun
+from include.offload.airflow_rest import DagRun
 from local.paths import Home
 from local.supervisor import Supervisor
 from tests.support.airflow_driver import Driver, poll

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(600)
 MINE, THEIRS = "offload__k2__ohlcv_5m", "offload__k2__silver_trades"
 UNSEEN_RUNS = "offload__k2__bronze_trades_kraken"
 SOME_PLAN = "11111111-1111-1111-1111-111111111111"
-PATHS = ("/", f"/dags/{MINE}", f"/dags/{MINE}/plans/{SOME_PLAN}", "/errors/OFL-201")
+PATHS = ("/", "/tree", f"/dags/{MINE}", f"/dags/{MINE}/plans/{SOME_PLAN}", "/errors/OFL-201")
 
 
 @pytest.fixture(scope="module")

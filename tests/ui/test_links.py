@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from local.airflow_rest import DagRun
+from include.offload.airflow_rest import DagRun
 from tests.support.airflow_driver import Driver
 from tests.support.tables import MakeTable
 

@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.offload.model import Action, Cell, Extent, PlannedWindow, WindowState, earliest
-from include.offload.planning import Decision, Leave, LedgerWindow, Left, Rules, decide, describe_left
+from include.offload.planning import (
+    MANY_SLICES,
+    Decision,
+    Leave,
+    LedgerWindow,
+    Left,
+    Rules,
+    decide,
+    describe_bounds,
+    describe_left,
+)
 from include.offload.windows import Grid, Span
 
 GRID = Grid(10)
@@ -357,3 +367,16 @@ def test_what_was_left_alone_is_said_per_reason_with_the_oldest_window() -> None
         "1 windows left alone (expiring): source 1 rows, lake 1, oldest 1970-01-01T00:07:00Z",
     ]
     assert describe_left([], GRID) == []
+
+
+def test_a_plan_within_its_bounds_needs_no_word() -> None:
+    assert describe_bounds(None, 0, 200, MANY_SLICES, 1_000) == []
+
+
+def test_a_backlog_that_was_cut_and_many_small_files_are_said() -> None:
+    cut, many = describe_bounds(60_000_000, 180_000_000, 2_500, MANY_SLICES + 1, 1_000)
+    assert cut == (
+        "the backlog is larger than one run may ship (plan.rows is 2,500): this one ends at 1970-01-01T00:01:00Z,"
+        " settled is 1970-01-01T00:03:00Z; the next run goes on"
+    )
+    assert many == "101 slices, each a query and a file: slice.rows is 1,000"

@@ -10,12 +10,15 @@ import typer
 
 from include.offload.cli import (
     alerts,
+    dag,
+    drill,
     health,
     ledger,
     reconcile,
     reference,
     run,
     schema,
+    sessions,
     spec,
     stack,
     status,
@@ -46,7 +49,9 @@ app.command("reconcile", rich_help_panel=TABLES)(reconcile.reconcile)
 app.command("verify", rich_help_panel=TABLES)(verify.verify)
 app.command("health", rich_help_panel=HEALTH)(health.health)
 app.command("alerts", rich_help_panel=HEALTH)(alerts.alerts)
+app.add_typer(dag.app, name="dag", rich_help_panel=HEALTH)
 app.command("support-bundle", rich_help_panel=HEALTH)(support.support_bundle)
+ledger.app.command("sessions")(sessions.sessions)
 app.add_typer(ledger.app, name="ledger", rich_help_panel=RECOVERY)
 app.add_typer(schema.app, name="schema", rich_help_panel=RECOVERY)
 app.command("accept-source", rich_help_panel=RECOVERY)(ledger.accept_source)
@@ -54,6 +59,7 @@ app.command("take-over", rich_help_panel=RECOVERY)(ledger.take_over)
 app.command("errors", rich_help_panel=RECOVERY)(reference.errors)
 app.add_typer(spec.app, name="spec", rich_help_panel=SETUP)
 app.add_typer(stack.app, name="stack", rich_help_panel=SETUP)
+app.add_typer(drill.app, name="drill", rich_help_panel=SETUP)
 app.command("metrics", rich_help_panel=SETUP)(reference.metrics)
 
 

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from include.offload.cli.common import TableArgument, load, opened, the_spec
-from include.offload.cli.console import Json, note, out, show
+from include.offload.cli.console import Json, grid, instant, note, number, out, show
+from include.offload.settings import home
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from include.offload.context import Context
+    from include.offload.ledger.backup import Backup
+    from include.offload.settings import Settings
     from include.offload.spec.model import TableSpec
 
 app = typer.Typer(help="The ledger in PostgreSQL. Iceberg is the truth, the ledger follows.", no_args_is_help=True)
+
+HISTORY_NUMBERS = ("generation", "windows", "rows")
 
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
@@ -29,7 +37,7 @@ def _recover(table: str, act: Callable[[Context, TableSpec], object], question: 
         typer.confirm(question, abort=True)
     with opened(settings) as ctx:
         done = act(ctx, spec)
-    show(done, lambda: out.print(done, markup=False))
+    show(done, lambda: out.print(str(done), markup=False, soft_wrap=True))
 
 
 @app.command()
@@ -54,13 +62,126 @@ def forget(table: TableArgument, yes: Yes = False, json: Json = False) -> None:
 
 
 @app.command()
+def history(
+    table: TableArgument,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 10,
+    json: Json = False,
+) -> None:
+    """Show the newest plans of a table: which run made each, what it moved, and what came of it."""
+    from include.offload.ledger.history import past_plans
+
+    settings = load()
+    with opened(settings) as ctx:
+        found = past_plans(ctx.ledger, the_spec(settings, table).identity, limit)
+
+    def render() -> None:
+        shown = grid("made", "generation", "status", "windows", "rows", "watermark", "run", right=HISTORY_NUMBERS)
+        for p in found:
+            made = f"{p.created_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
+            numbers = (number(p.windows), number(p.rows))
+            shown.add_row(made, str(p.generation), p.status, *numbers, instant(p.watermark_us), escape(p.run_id))
+        out.print(shown)
+
+    show({"table": table, "plans": found}, render)
+
+
+@app.command()
 def upgrade(json: Json = False) -> None:
-    """Bring the ledger's schema up to this code; safe to repeat."""
+    """Bring the ledger's schema up to this code; safe to repeat. Says when tables are missing (OFL-507)."""
     from include.offload.ledger import migrate
     from include.offload.ledger.store import SCHEMA_REVISION
 
-    migrate.upgrade(load().ledger())
+    settings = load()
+    migrate.upgrade(settings.ledger())
+    migrate.check_whole(settings.ledger())
     show({"revision": SCHEMA_REVISION}, lambda: out.print(f"the ledger is at revision {SCHEMA_REVISION}"))
+
+
+@app.command()
+def backup(
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="[FILE]", help="The file to write; it must not exist. OFFLOAD_HOME/backups by default."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Write the whole ledger into one file; safe at any time. Also what is left of a damaged one."""
+    made = _back_up(load(), file)
+    show(made, lambda: out.print(f"wrote {made}", markup=False, soft_wrap=True))
+
+
+@app.command()
+def restore(
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="[FILE]", help="A backup; the newest of OFFLOAD_HOME/backups by default."),
+    ] = None,
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Make the ledger what it was when a backup was made, all of it or nothing. Keeps a backup of what it replaces.
+
+    Runs that landed since are refused with OFL-405 until `ledger rebuild TABLE`. Pause the DAGs first.
+    """
+    from include.offload.ledger import backup as backups
+
+    settings = load()
+    path = file or _newest()
+    try:
+        found = backups.look(path)
+        note(f"{found}, made at {found.made_at}")
+        note("Everything that the ledger holds now is replaced; what landed since is refused until `ledger rebuild`.")
+        if not yes:
+            typer.confirm("Replace the ledger by this backup?", abort=True)
+        kept = _back_up(settings, None)
+        note(f"kept what was there: {kept}")
+        done = backups.restore(settings.ledger(), path)
+    except (backups.NotABackupError, FileNotFoundError) as error:
+        raise typer.BadParameter(str(error), param_hint="FILE") from None
+    show({"restored": done, "kept": kept}, lambda: out.print(f"restored {done}", markup=False, soft_wrap=True))
+
+
+@app.command()
+def recreate(yes: Yes = False, json: Json = False) -> None:
+    """Make a damaged ledger anew and empty, after a backup of what is left. `ledger rebuild TABLE` then fills it.
+
+    For a ledger of which tables or columns are missing and that has no backup: `upgrade` does not bring those back.
+    """
+    from include.offload.ledger import backup as backups
+
+    settings = load()
+    note("Every table of the ledger is dropped and made again, empty. Iceberg and ClickHouse are not touched.")
+    if not yes:
+        typer.confirm("Make the ledger anew?", abort=True)
+    kept = _back_up(settings, None)
+    note(f"kept what was there: {kept}")
+    revision = backups.recreate(settings.ledger())
+    text = f"the ledger is empty, at revision {revision}. Next: bin/offload ledger rebuild TABLE, for each table"
+    show({"revision": revision, "kept": kept}, lambda: out.print(text, markup=False, soft_wrap=True))
+
+
+def _folder() -> Path:
+    return home() / "backups"
+
+
+def _back_up(settings: Settings, file: Path | None) -> Backup:
+    from include.offload.ledger import backup as backups
+
+    path = file or _folder() / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}{backups.SUFFIX}"
+    try:
+        return backups.save(settings.ledger(), path)
+    except FileExistsError:
+        raise typer.BadParameter(f"{path} is there already", param_hint="FILE") from None
+
+
+def _newest() -> Path:
+    """The newest backup of the default folder; its names sort by time. Raises FileNotFoundError."""
+    from include.offload.ledger import backup as backups
+
+    found = sorted(_folder().glob(f"*{backups.SUFFIX}"))
+    if not found:
+        raise typer.BadParameter(f"there is no backup in {_folder()}", param_hint="FILE")
+    return found[-1]
 
 
 def accept_source(table: TableArgument, yes: Yes = False, json: Json = False) -> None:

@@ -49,7 +49,7 @@ def accept(table: TableArgument, rename: Rename = None, yes: Yes = False, json: 
             _print(table, schema_diff(ctx, spec, pairs))
             typer.confirm(f"Change the Iceberg table of {table} like this?", abort=True)
         done = schema_accept(ctx, spec, pairs)
-    show(done, lambda: out.print(done, markup=False))
+    show(done, lambda: out.print(str(done), markup=False, soft_wrap=True))
 
 
 def _pairs(rename: list[str] | None) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""`stack start|stop|status`: the one-machine stack, where this checkout has one."""
+"""`stack start|stop|status|log`: the one-machine stack, where this checkout has one."""
 
 from __future__ import annotations
 
@@ -18,15 +18,22 @@ app = typer.Typer(help="The servers of the one-machine stack.", no_args_is_help=
 Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Servers; all when none is named.")]
 
 
-def _delegate(action: str, names: list[str] | None) -> None:
-    """Runs `python -m local`, which owns the servers: its output and its exit code are ours."""
+def local_package() -> None:
+    """Raises OFL-102 where this installation has no servers of its own."""
     try:
         importlib.import_module("local")
     except ModuleNotFoundError as error:
         raise OffloadError(
-            SETTING_MISSING, "this installation has no one-machine stack (no package `local`)"
+            SETTING_MISSING,
+            "this installation has no one-machine stack (no package `local`);"
+            " with Docker Compose, on its host: docker compose start|stop|ps|logs NAME",
         ) from error
-    argv = [sys.executable, "-m", "local", action, *(names or ()), *(["--json"] if flags.json else [])]
+
+
+def _delegate(action: str, names: list[str] | None, *more: str) -> None:
+    """Runs `python -m local`, which owns the servers: its output and its exit code are ours."""
+    local_package()
+    argv = [sys.executable, "-m", "local", action, *(names or ()), *more, *(["--json"] if flags.json else [])]
     sys.exit(subprocess.run(argv, cwd=ROOT, check=False).returncode)
 
 
@@ -46,3 +53,12 @@ def stop(names: Names = None) -> None:
 def status_(names: Names = None, json: Json = False) -> None:
     """Show which servers run, where they listen, and where their logs are."""
     _delegate("status", names)
+
+
+@app.command()
+def log(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The server.")],
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="The last so many lines.")] = 40,
+) -> None:
+    """Print the end of a server's log."""
+    _delegate("log", [name], f"--lines={lines}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from include.offload import monitor
 from include.offload.errors import OffloadError
 from include.offload.health.lines import Line, State, absent, good, refused
+from include.offload.runbooks import SLOW_QUERIES, link
 from include.offload.settings import Settings
 from include.offload.spec.load import load_specs
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 AIRFLOW = ("Airflow scheduler", "Airflow DAG processor", "Airflow triggerer", "Airflow database")
 COMPONENTS = dict(zip(("scheduler", "dag_processor", "triggerer", "metadatabase"), AIRFLOW, strict=True))
 WORST_SHOWN = 3
+SLOW_S = 2.0
+"""A login and the smallest query take milliseconds: so much longer, and every query of a run waits too."""
 TABLES_TRIED = 5
 """How many specs are looked up for one whose Iceberg table exists; those that the ledger knows come first."""
 
@@ -115,18 +119,24 @@ def clickhouse(settings: Settings) -> list[Line]:
     name = "ClickHouse"
     endpoints = [parse_uri(uri) for uri in settings.clickhouse_uris()]
     failures: list[OffloadError] = []
-    version = ""
+    version, slowest = "", 0.0
     for endpoint in endpoints:
+        began = time.monotonic()
         try:
             with Client(endpoint, settings={"max_execution_time": 2}, comment="offload health", table=None) as client:
                 ((version,),) = client.query("SELECT version()")
         except OffloadError as error:
             failures.append(error)
+        slowest = max(slowest, time.monotonic() - began)
     if len(failures) == len(endpoints):
         return [refused(name, failures[0], settings)]
     if failures:
         text = f"{len(failures)} of {len(endpoints)} replicas fail: {failures[0].cause}"
         return [Line(name, State.WARN, text, failures[0].next_step)]
+    if slowest > SLOW_S:
+        text = f"answers slowly: {slowest:.1f} s for a login and the smallest query"
+        more = link(SLOW_QUERIES.path, settings.runbooks_url)
+        return [Line(name, State.WARN, text, "bin/offload stack status clickhouse", more)]
     return [good(name, f"version {version}, {len(endpoints)} of {len(endpoints)} replicas answer")]
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
 
 from sqlalchemy import text
 
@@ -37,3 +39,37 @@ def past_projection(ledger: Ledger, head: Head, fingerprint: str) -> PastProject
         return None
     names = tuple(str(c["name"]) for c in row.columns)
     return PastProjection(names, None if row.id is None else int(row.id), row.evolved)
+
+
+@dataclass(frozen=True, slots=True)
+class PastPlan:
+    """A plan as the ledger keeps it. `run_id`: Airflow's, or `cli__…`, `rebuild__…`; `watermark_us`: what it moves to.
+
+    `status`: open, committed, empty or superseded; instants with their time zone, or µs UTC.
+    """
+
+    plan_id: UUID
+    run_id: str
+    generation: int
+    status: str
+    windows: int
+    rows: int
+    snapshot_id: int | None
+    watermark_us: int | None
+    created_at: datetime
+    closed_at: datetime | None
+
+
+def past_plans(ledger: Ledger, identity: str, limit: int) -> list[PastPlan]:
+    """The newest plans of a table, newest first; none for a table that the ledger has never seen."""
+    with ledger.begin(identity) as c:
+        rows = c.execute(
+            text(
+                "SELECT plan_id, run_id, generation, status, windows, p.rows, snapshot_id,"
+                " (document ->> 'watermark_after')::bigint AS watermark_us, p.created_at, closed_at"
+                " FROM offload.plans p JOIN offload.tables USING (table_id) WHERE identity = :identity"
+                " ORDER BY p.created_at DESC LIMIT :limit"
+            ),
+            {"identity": identity, "limit": limit},
+        )
+        return [PastPlan(**row) for row in rows.mappings()]

@@ -7,12 +7,14 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
-from include.offload.errors import LEDGER_OUTDATED, LEDGER_UNREACHABLE, OffloadError
+from include.offload.errors import LEDGER_DAMAGED, LEDGER_OUTDATED, LEDGER_UNREACHABLE, OffloadError
 from include.offload.ledger.store import engine_for, first_line
 
+TABLES = ("attempts", "looks", "pipeline", "plans", "tables", "ttl_guard", "watermarks", "windows")
+"""What the newest revision has; a test holds it against a fresh schema."""
 LOCK_S = 5.0
 """How long a migration waits for runs to let a table go, seconds: while it waits, whatever comes later waits too."""
 _NO_LOCK = "55P03"
@@ -33,9 +35,29 @@ def upgrade(uri: str, revision: str = "head", lock_s: float = LOCK_S) -> None:
     _run(uri, lambda config: command.upgrade(config, revision), lock_s)
 
 
+def check_whole(uri: str) -> None:
+    """Raises OFL-507 when a table of the ledger is missing: at the right revision no upgrade brings it back."""
+    engine = engine_for(uri)
+    try:
+        with engine.connect() as connection:
+            found = connection.execute(text("SELECT tablename FROM pg_tables WHERE schemaname = 'offload'"))
+            missing = sorted({*TABLES} - {str(name) for (name,) in found})
+    finally:
+        engine.dispose()
+    if missing:
+        raise OffloadError(LEDGER_DAMAGED, ", ".join(f"offload.{name}" for name in missing))
+
+
 def downgrade(uri: str, revision: str) -> None:
     """Take the schema back to `revision` (`base`: nothing is left but the empty schema)."""
     _run(uri, lambda config: command.downgrade(config, revision))
+
+
+def upgrade_on(connection: Connection, revision: str) -> None:
+    """The same as `upgrade` in the caller's transaction; the schema itself must be there."""
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
 
 
 def _run(uri: str, act: Callable[[Config], None], lock_s: float = LOCK_S) -> None:

@@ -24,7 +24,7 @@ from include.offload import overview, sections
 from include.offload.errors import REGISTRY, OffloadError
 from include.offload.overview import Danger, lag_limits_us
 from include.offload.timeline import plan_line, timeline
-from include.orchestration.ui import drawing, words
+from include.orchestration.ui import drawing, tree, words
 from include.orchestration.ui.access import ledger_at_hand, one_dag, readable_dags
 
 HERE = Path(__file__).parent
@@ -203,3 +203,6 @@ def _rendered(text: str) -> Markup:
             elif child.type == "image":
                 child.attrs = {}
     return Markup(MARKDOWN.renderer.render(tokens, MARKDOWN.options, {}))  # noqa: S704 - html=False escapes
+
+
+tree.add(app, _page, _rendered)

@@ -1,4 +1,4 @@
-"""What the demo asks of a running Airflow, through its public REST API: unpause, trigger, follow."""
+"""What the command line and the demo ask of a running Airflow, by its public REST API: runs, logs, pause, clear."""
 
 from __future__ import annotations
 
@@ -15,11 +15,16 @@ ENDED = frozenset({"success", "failed"})
 
 @dataclass(frozen=True, slots=True)
 class DagRun:
-    """One run of a DAG, as the API tells it. `state`: queued, running, success or failed."""
+    """One run of a DAG, as the API tells it. `state`: queued, running, success or failed.
+
+    `started`: ISO 8601, None while it is queued; `seconds`: how long it took, None until it has ended.
+    """
 
     dag_id: str
     run_id: str
     state: str
+    started: str | None = None
+    seconds: float | None = None
 
 
 class AirflowRestError(Exception):
@@ -81,6 +86,18 @@ class AirflowRest:
         """Pauses or unpauses a DAG."""
         self._call("PATCH", f"/dags/{dag_id}", params={"update_mask": "is_paused"}, json={"is_paused": paused})
 
+    def pool(self, name: str) -> dict[str, int]:
+        """The slots of a pool: how many there are, and how many are open, running, queued and scheduled."""
+        found = self._call("GET", f"/pools/{name}")
+        kinds = {"slots": "slots"} | {k: f"{k}_slots" for k in ("open", "running", "queued", "scheduled")}
+        return {kind: int(found[key]) for kind, key in kinds.items()}
+
+    def resize(self, name: str, slots: int) -> None:
+        """Gives a pool another number of slots."""
+        # the body must be whole, though the mask lets only the slots through
+        body = {"pool": name, "slots": slots, "include_deferred": False}
+        self._call("PATCH", f"/pools/{name}", params={"update_mask": "slots"}, json=body)
+
     def trigger(self, dag_id: str, conf: dict[str, Any] | None = None) -> DagRun:
         """Starts a run now, without a logical date."""
         made = self._call("POST", f"/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": conf or {}})
@@ -89,6 +106,13 @@ class AirflowRest:
     def run(self, run: DagRun) -> DagRun:
         """The same run as it is now."""
         return _run(self._call("GET", f"/dags/{run.dag_id}/dagRuns/{run.run_id}"))
+
+    def ended(self, run: DagRun, limit_s: float) -> DagRun:
+        """Waits for a run's end, at most `limit_s` seconds; the run as it is then, ended or not."""
+        end = time.monotonic() + limit_s
+        while (now := self.run(run)).state not in ENDED and time.monotonic() < end:
+            time.sleep(0.5)
+        return now
 
     def states(self, limit: int = 100) -> dict[str, str]:
         """What each DAG does: `running` or `queued` when one of its runs is, else the end of its newest run.
@@ -101,6 +125,11 @@ class AirflowRest:
             found.setdefault(run.dag_id, []).append(run.state)
         return {d: next((s for s in ("running", "queued") if s in states), states[0]) for d, states in found.items()}
 
+    def runs(self, dag_id: str, limit: int = 100) -> list[DagRun]:
+        """The runs of a DAG, newest first."""
+        params = {"order_by": "-run_after", "limit": limit}
+        return [_run(item) for item in self._call("GET", f"/dags/{dag_id}/dagRuns", params=params)["dag_runs"]]
+
     def tasks(self, run: DagRun) -> dict[str, tuple[str, int]]:
         """The state and the number of the try of each task of a run."""
         listed = self._call("GET", f"/dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances")["task_instances"]
@@ -111,6 +140,15 @@ class AirflowRest:
         params = {"state": ["running", "queued"], "limit": 1000}
         listed = self._call("GET", "/dags/~/dagRuns/~/taskInstances", params=params)["task_instances"]
         return {str(t["dag_id"]) for t in listed}
+
+    def idle(self, dag_id: str, limit_s: float) -> bool:
+        """Waits until no task of a DAG runs or is about to, at most `limit_s` seconds; whether it came to that."""
+        end = time.monotonic() + limit_s
+        while dag_id in self.busy():
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.5)
+        return True
 
     def activity(self) -> frozenset[tuple[str, str, str, str, int]]:
         """DAG, run, task, state and try of the newest tasks: it changes when anything goes on."""
@@ -134,6 +172,21 @@ class AirflowRest:
         content = self._call("GET", path, params={"full_content": "true"})["content"]
         return "\n".join(str(line.get("event", line)) if isinstance(line, dict) else str(line) for line in content)
 
+    def connection(self, conn_id: str) -> dict[str, Any] | None:
+        """A connection of Airflow's own database, without its password; None when it is not there."""
+        try:
+            found: dict[str, Any] = self._call("GET", f"/connections/{conn_id}")
+        except AirflowRestError as error:
+            if ": 404 " in str(error):
+                return None
+            raise
+        return found
+
+    def move_connection(self, conn_id: str, conn_type: str, host: str, port: int) -> None:
+        """Changes where a connection leads; login, password and the rest of it stay."""
+        body = {"connection_id": conn_id, "conn_type": conn_type, "host": host, "port": port}
+        self._call("PATCH", f"/connections/{conn_id}", params={"update_mask": ["host", "port"]}, json=body)
+
     def wait_for_dags(self, wanted: set[str], limit_s: float) -> None:
         """Waits until the DAG processor has found all of `wanted`. Raises TimeoutError that names the missing ones."""
         end = time.monotonic() + limit_s
@@ -145,4 +198,6 @@ class AirflowRest:
 
 
 def _run(item: dict[str, Any]) -> DagRun:
-    return DagRun(str(item["dag_id"]), str(item["dag_run_id"]), str(item["state"]))
+    return DagRun(
+        str(item["dag_id"]), str(item["dag_run_id"]), str(item["state"]), item.get("start_date"), item.get("duration")
+    )

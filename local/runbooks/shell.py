@@ -1,0 +1,65 @@
+"""Runs the commands of a runbook as they are written, in the root of this repository, as its reader would."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from local.paths import ROOT
+from local.runbooks.pages import Step
+
+LIMIT_S = 330.0
+"""The longest that one command may take, seconds: a start of the whole stack on a busy machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A command that ran. `output`: both streams, in order; `seconds`: how long it took."""
+
+    step: Step
+    output: str
+    code: int
+    seconds: float
+
+    @property
+    def matches(self) -> bool:
+        """Whether it printed what the page says."""
+        return self.step.matches(self.output)
+
+    def __str__(self) -> str:
+        wanted = f"\n--- the page says\n{self.step.expected}" if not self.matches else ""
+        return f"line {self.step.line}: $ {self.step.command}\n{self.output}(exit {self.code}){wanted}"
+
+
+def run(step: Step) -> Ran:
+    """One command, with no terminal and no input. A command that runs into `LIMIT_S` exits with 124."""
+    began = time.monotonic()
+    try:
+        done = subprocess.run(
+            ["bash", "-c", step.command],
+            cwd=ROOT,
+            env={**os.environ, "COLUMNS": "160", "NO_COLOR": "1", "TERM": "dumb"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=LIMIT_S,
+            check=False,
+        )
+        output, code = done.stdout, done.returncode
+    except subprocess.TimeoutExpired as late:
+        output, code = f"{(late.stdout or b'').decode(errors='replace')}\nno end within {LIMIT_S:.0f} s\n", 124
+    return Ran(step, output, code, time.monotonic() - began)
+
+
+def run_until_odd(steps: Iterable[Step]) -> tuple[list[Ran], bool]:
+    """The commands in turn, up to the first whose output is not the page's; whether all were."""
+    ran: list[Ran] = []
+    for step in steps:
+        ran.append(run(step))
+        if not ran[-1].matches:
+            return ran, False
+    return ran, True

@@ -1,0 +1,125 @@
+"""The one-machine stack as the runbooks' exercises need it: every server, the fast alert rules, one table a minute."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from include.offload import settings as settings_module
+from include.offload.airflow_rest import AirflowRest
+from include.offload.context import Context, open_context
+from include.offload.ledger import migrate
+from include.offload.spec.load import load_spec
+from include.offload.spec.model import TableSpec
+from include.offload.verify import verify
+from local import k2, secrets
+from local.paths import ROOT
+from local.ports import HOST, port
+from local.runbooks.proof import insist
+from local.stack import Stack
+
+TABLE = "k2.silver_trades"
+"""The table that the runbooks' commands name."""
+DAG = "offload__k2__silver_trades"
+HISTORY_ROWS = 3_000
+FAST = {
+    # a run a minute, of windows that settle within seconds; a failed run is not tried again
+    "window": "10s",
+    "settle": "2s",
+    "horizon": "2h",
+    "schedule": "* * * * *",
+    "retries": 0,
+    # on a quiet machine the lag is at most 95 s, before a run lands: one more that does not is an incident here
+    "alerts": {"lag": "120s", "cycle": "90s"},
+}
+"""What differs from the table's own spec in dags/tables."""
+DAGS_LIMIT_S = 120.0
+
+
+@dataclass
+class Stage:
+    """A running stack with its one table, unpaused."""
+
+    stack: Stack
+    ctx: Context
+    airflow: AirflowRest
+    tables: Path
+
+    @property
+    def spec(self) -> TableSpec:
+        return load_spec(TABLE, self.tables)
+
+    @property
+    def spec_file(self) -> Path:
+        return self.tables / "k2" / "silver_trades.yaml"
+
+    def tidy(self) -> None:
+        """Undo what a page that broke off may have left beside its fault: a paused DAG. Raises AirflowRestError."""
+        self.airflow.pause(DAG, False)
+
+    def secret(self, name: str) -> str:
+        return secrets.read(self.stack.home, name)
+
+    def prove_data(self) -> None:
+        """Both verifiers, over all that the table ever shipped. Raises UnprovenError with the differences."""
+        report = verify(self.ctx, self.spec)
+        insist(report.ok, str(report))
+        insist(report.lake_rows > 0, "nothing was ever offloaded: the exercise proves nothing")
+
+
+def write_spec(tables: Path, **changes: object) -> Path:
+    """The fast spec of the table, with `changes` on top."""
+    own = yaml.safe_load((ROOT / "dags" / "tables" / "k2" / "silver_trades.yaml").read_text(encoding="utf-8"))
+    path = tables / "k2" / "silver_trades.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(own | FAST | changes, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def environment(home: Path) -> dict[str, str]:
+    """What the stack, the command line and the commands of the pages find it by."""
+    return {
+        "OFFLOAD_HOME": str(home),
+        "OFFLOAD_TABLES": str(home / "tables"),
+        "OFFLOAD_ALERT_PROFILE": "fast",
+        "PYICEBERG_HOME": str(home / "secrets"),
+    }
+
+
+@contextmanager
+def staged(*, keep: bool = False) -> Iterator[Stage]:
+    """The stage in `OFFLOAD_HOME`; needs `environment` in this process. It is stopped at the end, unless it is kept."""
+    tables = Path(os.environ["OFFLOAD_TABLES"])
+    write_spec(tables)
+    stack = Stack()
+    try:
+        stack.start(["data", "monitoring"])
+        settings = settings_module.load()
+        migrate.upgrade(settings.ledger())
+        k2.load_history(HISTORY_ROWS)
+        stack.start(["k2-trickle", "airflow"])
+        airflow = AirflowRest(
+            f"http://{HOST}:{port('AIRFLOW')}", "admin", secrets.read(stack.home, "airflow_admin_password")
+        )
+        with closing(open_context(settings)) as ctx, closing(airflow):
+            airflow.wait_for_dags({DAG}, DAGS_LIMIT_S)
+            airflow.pause(DAG, False)
+            _first_run(ctx)
+            yield Stage(stack, ctx, airflow, tables)
+    finally:
+        if not keep:
+            stack.stop()
+
+
+def _first_run(ctx: Context, limit_s: float = 180.0) -> None:
+    end = time.monotonic() + limit_s
+    while (head := ctx.ledger.head(TABLE)) is None or head.watermark_us is None:
+        if time.monotonic() > end:
+            raise TimeoutError(f"{TABLE} was not offloaded within {limit_s:.0f} s of its first schedule")
+        time.sleep(1)

@@ -1,0 +1,305 @@
+"""The runbooks keep their form: every alert and every error id lead to one heading, and each heading to a way out.
+
+What the pages say is tried in tests/runbooks; here they are only read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from functools import cache
+from itertools import combinations
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+from include.offload import decision_tree, runbooks
+from include.offload.decision_tree import NAMES
+from include.offload.errors import REGISTRY
+from include.offload.runbooks import FOLDER, INDEX, OF_ERROR, SCENARIOS, anchor
+from local.paths import ROOT
+from local.runbooks import pages as reader
+from local.runbooks.faults import FAULTS
+from local.runbooks.pages import HEADING, KINDS, PAGES, Page, Scenario
+from monitoring import values
+from monitoring.alerts import RUNBOOKS, alerts
+
+RUNBOOK_FILES = (
+    runbooks.FAILURE,
+    runbooks.LAG,
+    runbooks.PERFORMANCE,
+    runbooks.WATERMARK,
+    runbooks.SCHEDULER,
+    runbooks.DATA,
+)
+FILES = (*RUNBOOK_FILES, INDEX)
+SECTIONS = (
+    "Do this first",
+    "Summary",
+    "Symptoms",
+    "Diagnosis",
+    "Resolution by scenario",
+    "Prevention",
+    "Related monitoring",
+    "Post-incident",
+    "Quick reference",
+)
+INDEX_SECTIONS = (
+    "Decision tree",
+    "All runbooks",
+    "Health check",
+    "Scenario map",
+    "Escalation matrix",
+    "After an incident",
+    "Maintenance",
+    "MTTR targets",
+)
+SCENARIOS_STAND_IN = "Resolution by scenario"
+ALERTS_STAND_IN = "Symptoms"
+SILENT_LANGUAGES = {"mermaid", "text", "yaml", "markdown", "promql", "sql"}
+"""Languages of fences that nobody pastes into a shell."""
+ALERTS = {one.name: one for one in alerts(values.load("production"))}
+LINK = re.compile(r"\[(?:[^\]\\]|\\.)*\]\(([^)\s]+)\)")
+OPENING = re.compile(r"^ *(`{3,}|~{3,})[ \t]*([^\n]*)$")
+UNFINISHED = re.compile(r"\b(TODO|TBD|FIXME|XXX|WIP|lorem)\b|<(?!!--)[a-z][a-z0-9_ -]*>|\bcoming soon\b", re.IGNORECASE)
+CALLED = {file: name for name, file in NAMES.items()}
+MTTR = re.compile(r"MTTR\b[^\n]*\bbest\b[^\n]*\btypical\b[^\n]*\bworst\b", re.IGNORECASE)
+
+
+@cache
+def page(file: str) -> Page:
+    return reader.read(PAGES / file)
+
+
+@cache
+def plain(file: str) -> str:
+    """A page's text with blanks for fences, so that positions stay."""
+    return reader._without_fences(page(file).text)
+
+
+def section(file: str, heading: str, level: int = 2) -> str:
+    """What stands under a heading, up to the next one that is as high. Raises AssertionError unless there is one."""
+    found = [m for m in HEADING.finditer(plain(file)) if (len(m[1]), m[2]) == (level, heading)]
+    assert len(found) == 1, f"{file}: {len(found)} headings {'#' * level} {heading}"
+    after = (m.start() for m in HEADING.finditer(plain(file), found[0].end()) if len(m[1]) <= level)
+    return page(file).text[found[0].end() : next(after, None)]
+
+
+def headings_below(file: str, heading: str) -> list[str]:
+    """The `###` headings of a section."""
+    return [m[2] for m in HEADING.finditer(reader._without_fences(section(file, heading))) if len(m[1]) == 3]
+
+
+def anchors(path: Path) -> list[str]:
+    text = reader._without_fences(path.read_text(encoding="utf-8"))
+    return [anchor(m[2].replace("`", "")) for m in HEADING.finditer(text)]
+
+
+def leads_to_one_heading(path: str) -> bool:
+    file, _, name = path.partition("#")
+    return anchors(PAGES / file).count(name) == 1
+
+
+@pytest.mark.parametrize("name", RUNBOOKS)
+def test_every_alert_leads_to_one_heading(name: str) -> None:
+    url = str(ALERTS[name].rule(values.load("production"))["annotations"]["runbook_url"])  # type: ignore[index]
+    assert url.startswith(f"{FOLDER}/")
+    assert leads_to_one_heading(url.removeprefix(f"{FOLDER}/")), url
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_heading_of_a_symptom_is_an_alert_of_its_page(file: str) -> None:
+    own = [name for name, where in RUNBOOKS.items() if where == file]
+    if file == INDEX:
+        assert [m[2] for m in HEADING.finditer(plain(file)) if m[2] in ALERTS] == own
+    else:
+        assert sorted(headings_below(file, ALERTS_STAND_IN)) == sorted(own)
+
+
+@pytest.mark.parametrize("id", sorted(REGISTRY))
+def test_every_error_leads_to_one_heading_that_explains_it(id: str) -> None:
+    scenario = OF_ERROR[id]
+    assert leads_to_one_heading(scenario.path), scenario.path
+    assert id in section(scenario.file, scenario.heading, 3), f"{scenario.path} does not say what {id} means there"
+
+
+@pytest.mark.parametrize("file", RUNBOOK_FILES)
+def test_every_scenario_that_is_known_is_there_and_no_other(file: str) -> None:
+    assert headings_below(file, SCENARIOS_STAND_IN) == [one.heading for one in SCENARIOS if one.file == file]
+
+
+@pytest.mark.parametrize("file", RUNBOOK_FILES)
+def test_every_scenario_is_exercised(file: str) -> None:
+    told = [one.heading for one in page(file).scenarios]
+    assert sorted(told) == sorted(headings_below(file, SCENARIOS_STAND_IN))
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_sections(file: str) -> None:
+    wanted = INDEX_SECTIONS if file == INDEX else SECTIONS
+    found = [m[2] for m in HEADING.finditer(plain(file)) if len(m[1]) == 2]
+    assert [one for one in found if one in wanted] == list(wanted)
+    empty = [one for one in found if len(section(file, one).split()) < 5]
+    assert not empty
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_headings_are_unique(file: str) -> None:
+    twice = [name for name, count in Counter(anchors(PAGES / file)).items() if count > 1]
+    assert not twice, f"GitHub would number them, and links would lead to the first: {twice}"
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_no_dead_link(file: str) -> None:
+    dead = []
+    for target in LINK.findall(plain(file)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, name = unquote(target).partition("#")
+        where = (PAGES / path).resolve() if path else PAGES / file
+        if not where.exists() or not where.is_relative_to(ROOT):
+            dead.append(f"{target}: no such file")
+        elif name and where.suffix == ".md" and name not in anchors(where):
+            dead.append(f"{target}: no such heading")
+    assert not dead
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_nothing_is_left_to_write(file: str) -> None:
+    assert not [m[0] for m in UNFINISHED.finditer(page(file).text)]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_all_fences_are_collected(file: str) -> None:
+    """Counted by another way than the reader's: line by line."""
+    told: list[str] = []
+    inside = ""
+    for line in page(file).text.splitlines():
+        mark = OPENING.match(line)
+        if inside:
+            if mark and mark[1].startswith(inside) and not mark[2].strip():
+                inside = ""
+        elif mark:
+            inside = mark[1]
+            told.append(mark[2].strip())
+    assert not inside, "a fence is not closed"
+    consoles = [one for one in told if one.partition(" ")[0] == "console"]
+    assert consoles == [f"console {fence.kind}" for fence in page(file).fences]
+    other = {one for one in told if one not in consoles}
+    assert other <= SILENT_LANGUAGES, "commands stand in a console with a kind, or nobody tries them"
+    of_scenarios = [fence for one in page(file).scenarios for fence in one.fences]
+    assert len(of_scenarios) == len({id(fence) for fence in of_scenarios})
+
+
+@pytest.mark.parametrize("file", RUNBOOK_FILES)
+def test_no_diagnosis_without_a_command(file: str) -> None:
+    assert "```console diagnose\n$ " in section(file, "Diagnosis")
+    for scenario in page(file).scenarios:
+        for kind in KINDS[1:]:
+            assert scenario.steps(kind), f"{scenario.name} has nothing to {kind}"
+        silent = [step.command for step in scenario.steps("diagnose") if not re.search(r"\w", step.expected)]
+        assert not silent, f"{scenario.name}: whatever these print is a match"
+        assert MTTR.search(section(file, scenario.heading, 3)), f"{scenario.name} has no MTTR"
+
+
+@pytest.mark.parametrize("file", RUNBOOK_FILES)
+def test_every_heading_of_a_scenario_stands_in_the_diagnosis(file: str) -> None:
+    text = section(file, "Diagnosis")
+    for heading in headings_below(file, SCENARIOS_STAND_IN):
+        assert f"](#{anchor(heading)})" in text, f"the diagnosis does not lead to {heading}"
+
+
+def all_scenarios() -> tuple[Scenario, ...]:
+    return tuple(one for file in RUNBOOK_FILES if (PAGES / file).exists() for one in page(file).scenarios)
+
+
+def asked(scenario: Scenario) -> frozenset[tuple[str, str]]:
+    return frozenset((step.command, " ".join(step.expected.split())) for step in scenario.steps("diagnose"))
+
+
+def test_diagnoses_are_pairwise_distinct() -> None:
+    same = [
+        (a.name, b.name) for a, b in combinations(all_scenarios(), 2) if asked(a) <= asked(b) or asked(b) <= asked(a)
+    ]
+    assert not same, "one of the two matches whenever the other does"
+
+
+def test_scenarios_name_what_exists() -> None:
+    for scenario in all_scenarios():
+        assert scenario.fault in FAULTS, f"{scenario.name}: no fault {scenario.fault}"
+        assert {scenario.alert, *scenario.silent} <= ALERTS.keys(), scenario.name
+        assert scenario.alert not in scenario.silent, scenario.name
+    assert {one.fault for one in all_scenarios()} == FAULTS.keys(), "a fault that no scenario causes"
+
+
+def test_enough_scenarios() -> None:
+    assert len(all_scenarios()) >= 28
+    names = [one.name for one in all_scenarios()]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("file", RUNBOOK_FILES)
+def test_what_is_destructive_says_so(file: str) -> None:
+    """Whoever pastes `--yes` is told what the command does and that it asks without; no scenario begins with it."""
+    for scenario in page(file).scenarios:
+        for kind in KINDS:
+            for number, step in enumerate(scenario.steps(kind)):
+                if "--yes" in step.command.split():
+                    assert kind == "resolve", f"{scenario.name}: {step.command} to {kind}"
+                    assert "ithout `--yes`" in section(file, scenario.heading, 3), f"{scenario.name}, step {number + 1}"
+    outside = [f for f in page(file).fences if not any(f in one.fences for one in page(file).scenarios)]
+    assert not [step.command for fence in outside for step in fence.steps if "--yes" in step.command.split()]
+
+
+def test_the_index_leads_to_every_page_and_scenario() -> None:
+    links = set(LINK.findall(plain(INDEX)))
+    assert set(RUNBOOK_FILES) <= links
+    rows = section(INDEX, "Scenario map").splitlines()
+    for one in SCENARIOS:
+        wanted = f"[{CALLED[one.file]}: {one.heading}]({one.path})"
+        assert [row.split("|")[2].strip() for row in rows if row.startswith("|")].count(wanted) == 1, wanted
+
+
+def test_the_summary_of_the_index_counts_right() -> None:
+    rows = section(INDEX, "All runbooks").splitlines()
+    for file in RUNBOOK_FILES:
+        (row,) = (row for row in rows if f"]({file})" in row)
+        _, _, _, told, count, _, _ = row.split("|")
+        own = [name.removeprefix("IcebergOffload") for name, where in RUNBOOKS.items() if where == file]
+        assert sorted(re.findall(r"`(\w+)`", told)) == sorted(own)
+        assert int(count) == sum(one.file == file for one in SCENARIOS)
+
+
+def test_the_decision_tree_leads_from_every_alert_to_every_scenario() -> None:
+    tree = decision_tree.read()
+    assert tree is not None
+    assert Counter(tree.leaves.values()) == Counter(SCENARIOS)
+    ways = [(at, one.to) for at, question in tree.questions.items() for one in question.answers]
+    assert set(tree.questions) - {to for _, to in ways} == {decision_tree.ROOT}
+    assert reachable(decision_tree.ROOT, ways) == tree.questions.keys() | tree.leaves.keys()
+    for name, question in tree.questions.items():
+        told = [one.text for one in question.answers]
+        assert len(told) > 1, f"{name}: a question with one answer is none"
+        assert len(set(told)) == len(told), name
+    named = " ".join(one.text for one in tree.questions[decision_tree.ROOT].answers)
+    for name in RUNBOOKS:
+        short = name.removeprefix("IcebergOffload")
+        stem = re.sub(r"(Critical|Warning|Elevated|Fast|Slow)$", "", short)
+        assert short in named or f"{stem}…" in named, f"{name} is no answer to the first question"
+
+
+def reachable(start: str, edges: list[tuple[str, str]]) -> set[str]:
+    seen, left = {start}, [start]
+    while left:
+        here = left.pop()
+        new = {to for came, to in edges if came == here} - seen
+        seen |= new
+        left += new
+    return seen
+
+
+def test_every_error_is_an_answer_of_the_tree() -> None:
+    tree = section(INDEX, "Decision tree")
+    told = {number for line in tree.splitlines() if "OFL-" in line for number in re.findall(r"\b\d{3}\b", line)}
+    assert told == {id.removeprefix("OFL-") for id in REGISTRY}
