@@ -112,10 +112,7 @@ def backup(
 
 @app.command()
 def restore(
-    file: Annotated[
-        Path | None,
-        typer.Argument(metavar="[FILE]", help="A backup; the newest of OFFLOAD_HOME/backups by default."),
-    ] = None,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A backup of the whole ledger.")],
     yes: Yes = False,
     json: Json = False,
 ) -> None:
@@ -126,16 +123,15 @@ def restore(
     from include.offload.ledger import backup as backups
 
     settings = load()
-    path = file or _newest()
     try:
-        found = backups.look(path)
+        found = backups.look(file)
         note(f"{found}, made at {found.made_at}")
         note("Everything that the ledger holds now is replaced; what landed since is refused until `ledger rebuild`.")
         if not yes:
             typer.confirm("Replace the ledger by this backup?", abort=True)
         kept = _back_up(settings, None)
         note(f"kept what was there: {kept}")
-        done = backups.restore(settings.ledger(), path)
+        done = backups.restore(settings.ledger(), file)
     except (backups.NotABackupError, FileNotFoundError) as error:
         raise typer.BadParameter(str(error), param_hint="FILE") from None
     show({"restored": done, "kept": kept}, lambda: out.print(f"restored {done}", markup=False, soft_wrap=True))
@@ -155,9 +151,14 @@ def recreate(yes: Yes = False, json: Json = False) -> None:
         typer.confirm("Make the ledger anew?", abort=True)
     kept = _back_up(settings, None)
     note(f"kept what was there: {kept}")
-    revision = backups.recreate(settings.ledger())
-    text = f"the ledger is empty, at revision {revision}. Next: bin/offload ledger rebuild TABLE, for each table"
-    show({"revision": revision, "kept": kept}, lambda: out.print(text, markup=False, soft_wrap=True))
+    made = backups.recreate(settings.ledger())
+    for name in made.guarded:
+        note(f"{name}: its TTL merges are stopped, and stay so. Next, in ClickHouse: SYSTEM START TTL MERGES {name}")
+    text = f"the ledger is empty, at revision {made.revision}. Next: bin/offload ledger rebuild TABLE, for each table"
+    show(
+        {"revision": made.revision, "guarded": made.guarded, "kept": kept},
+        lambda: out.print(text, markup=False, soft_wrap=True),
+    )
 
 
 def _folder() -> Path:
@@ -172,16 +173,6 @@ def _back_up(settings: Settings, file: Path | None) -> Backup:
         return backups.save(settings.ledger(), path)
     except FileExistsError:
         raise typer.BadParameter(f"{path} is there already", param_hint="FILE") from None
-
-
-def _newest() -> Path:
-    """The newest backup of the default folder; its names sort by time. Raises FileNotFoundError."""
-    from include.offload.ledger import backup as backups
-
-    found = sorted(_folder().glob(f"*{backups.SUFFIX}"))
-    if not found:
-        raise typer.BadParameter(f"there is no backup in {_folder()}", param_hint="FILE")
-    return found[-1]
 
 
 def accept_source(table: TableArgument, yes: Yes = False, json: Json = False) -> None:

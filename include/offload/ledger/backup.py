@@ -52,7 +52,8 @@ class Backup:
 def save(uri: str, path: Path) -> Backup:
     """Write all tables of the ledger that are there into a new file, readable by its owner alone.
 
-    A table that is missing is left out, so that a damaged ledger can be kept too. Raises OFL-501, FileExistsError.
+    A table that is missing is left out, so that what is left of a damaged ledger can be kept and looked into; such a
+    file can not be restored. Raises OFL-501, FileExistsError.
     """
     with _begin(uri, "REPEATABLE READ, READ ONLY") as c:
         columns = _columns(c)
@@ -88,13 +89,19 @@ def look(path: Path) -> Backup:
 def restore(uri: str, path: Path) -> Backup:
     """Make the ledger what it was: all of its tables are dropped, made at the backup's revision, filled, upgraded.
 
-    One transaction; who reads or writes the ledger meanwhile waits. Raises NotABackupError, OFL-501, OFL-502.
+    One transaction; who reads or writes the ledger meanwhile waits. Raises NotABackupError, also for what was left of
+    a damaged ledger: a head without its windows would ship the horizon a second time. Raises OFL-501, OFL-502.
     """
     found = look(path)
     _, columns = _manifest(path)
     with _begin(uri) as c, zipfile.ZipFile(path) as file:
         _drop(c)
         migrate.upgrade_on(c, str(found.revision))
+        if missing := sorted(_columns(c).keys() - found.rows.keys() - {VERSIONS}):
+            raise NotABackupError(
+                f"{path} is what was left of a damaged ledger, without {', '.join(missing)}."
+                " Next: bin/offload ledger recreate, then bin/offload ledger rebuild TABLE for each table"
+            )
         # its one row is made by the migration
         c.execute(text("DELETE FROM offload.pipeline"))
         for table in _parents_first(found.rows):
@@ -112,12 +119,36 @@ def restore(uri: str, path: Path) -> Backup:
     return found
 
 
-def recreate(uri: str) -> str:
-    """Make the ledger anew and empty, whatever is left of it; its revision. `rebuild` then fills it from Iceberg."""
+@dataclass(frozen=True, slots=True)
+class Recreated:
+    """An empty ledger. `guarded`: source tables whose TTL merges the old one had stopped; nobody starts them again."""
+
+    revision: str
+    guarded: tuple[str, ...]
+
+
+def recreate(uri: str) -> Recreated:
+    """Make the ledger anew and empty, whatever is left of it; `rebuild` then fills it from Iceberg.
+
+    The identity of the installation stays where it can be read: the Iceberg tables name it as their owner. Raises
+    OFL-501, OFL-502 when the tables are in use.
+    """
     with _begin(uri) as c:
+        there = _columns(c)
+        ours = c.execute(text("SELECT * FROM offload.pipeline")).mappings().all() if "pipeline" in there else []
+        guarded: list[str] = []
+        if {"ttl_guard", "tables"} <= there.keys():
+            asked = "SELECT identity FROM offload.ttl_guard JOIN offload.tables USING (table_id) ORDER BY identity"
+            guarded = [str(name) for (name,) in c.execute(text(asked))]
         _drop(c)
         migrate.upgrade_on(c, "head")
-    return SCHEMA_REVISION
+        for row in ours:
+            names = ", ".join(map(str, row))
+            c.execute(text("DELETE FROM offload.pipeline"))
+            c.execute(
+                text(f"INSERT INTO offload.pipeline ({names}) VALUES ({', '.join(f':{n}' for n in row)})"), [dict(row)]
+            )
+    return Recreated(SCHEMA_REVISION, tuple(guarded))
 
 
 @contextmanager
@@ -126,11 +157,16 @@ def _begin(uri: str, level: str = "READ COMMITTED") -> Iterator[Connection]:
     try:
         with engine.begin() as connection:
             connection.execute(text(f"SET TRANSACTION ISOLATION LEVEL {level}"))
+            connection.execute(text(f"SET LOCAL lock_timeout = {round(migrate.LOCK_S * 1000)}"))
             yield connection
-    except OperationalError as error:
-        raise OffloadError(LEDGER_UNREACHABLE, str(error.orig).strip().splitlines()[0]) from error
-    except psycopg.OperationalError as error:
-        raise OffloadError(LEDGER_UNREACHABLE, str(error).strip().splitlines()[0]) from error
+    except (OperationalError, psycopg.OperationalError) as error:
+        cause = error.orig if isinstance(error, OperationalError) else error
+        if isinstance(cause, psycopg.errors.LockNotAvailable):
+            busy = (
+                f"its tables were in use for {migrate.LOCK_S:g} s, nothing was changed; `ledger sessions` says by whom"
+            )
+            raise OffloadError(LEDGER_OUTDATED, busy) from error
+        raise OffloadError(LEDGER_UNREACHABLE, str(cause).strip().splitlines()[0]) from error
     finally:
         engine.dispose()
 
@@ -190,7 +226,13 @@ def _copy_in(c: Connection, table: str, names: Sequence[str], entry: IO[bytes]) 
         with cursor.copy(_statement(table, names, "FROM STDIN")) as copy:
             while block := entry.read(CHUNK):
                 copy.write(block)
-    except (psycopg.DataError, psycopg.errors.IntegrityError, zipfile.BadZipFile) as error:
+    except (
+        psycopg.DataError,
+        psycopg.errors.IntegrityError,
+        psycopg.errors.UndefinedColumn,
+        psycopg.errors.UndefinedTable,
+        zipfile.BadZipFile,
+    ) as error:
         raise NotABackupError(f"{table}: {str(error).splitlines()[0]}") from error
     return cursor.rowcount
 
