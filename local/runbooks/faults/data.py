@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ from include.offload.accepting import schema_accept
 from include.offload.verify import verify
 from include.offload.windows import from_us
 from local import k2
+from local.runbooks import watch
 from local.runbooks.exercise import Fault
 from local.runbooks.faults.common import fault, stopped
 from local.runbooks.faults.watermark import ledger
@@ -171,11 +173,14 @@ def rolled_back_and_slow(stage: Stage) -> Fault:
     before: list[int] = []
 
     def cause() -> None:
-        head = stage.ctx.ledger.head(TABLE)
-        assert head is not None and head.watermark_us is not None  # noqa: S101 - the stage ran
-        before.append(head.watermark_us)
+        back_us = BACK // timedelta(microseconds=1)
+        # a stage that is new has not shipped so much
+        watch.until(
+            lambda: _oldest_us(stage) <= _watermark_us(stage) - back_us, BACK.total_seconds() + 180, "as much of a past"
+        )
+        before.append(_watermark_us(stage))
         write_spec(stage.tables, plan={"rows": FEW_ROWS})
-        _roll_back(stage, head.watermark_us - BACK // timedelta(microseconds=1))
+        _roll_back(stage, before[-1] - back_us)
         recovery.rebuild(stage.ctx, stage.spec)
 
     def proof() -> bool:
@@ -255,17 +260,32 @@ def _within(span: tuple[str, str]) -> str:
     return f"timestamp >= '{span[0]}' and timestamp < '{span[1]}'"
 
 
-def _roll_back(stage: Stage, to_us: int) -> None:
-    """Main at the newest snapshot whose watermark is before an instant (µs UTC), else at its oldest one."""
-    table = lake(stage)
+def _past(table: Table) -> Iterator[tuple[int, int]]:
+    """Snapshots of main and their watermarks (µs UTC), the newest first; those without a watermark are left out."""
     snapshot = table.current_snapshot()
-    while snapshot is not None and snapshot.parent_snapshot_id is not None:
-        snapshot = table.snapshot_by_id(snapshot.parent_snapshot_id)
-        told = snapshot.summary.additional_properties.get("offload.watermark") if snapshot and snapshot.summary else ""
-        if snapshot is not None and told and int(told) <= to_us:
-            break
-    insist(snapshot, "the Iceberg table has one snapshot: there is nothing to go back to")
-    table.manage_snapshots().rollback_to_snapshot(snapshot.snapshot_id).commit()  # type: ignore[union-attr]
+    while snapshot is not None:
+        told = snapshot.summary.additional_properties.get("offload.watermark") if snapshot.summary else ""
+        if told:
+            yield snapshot.snapshot_id, int(told)
+        parent = snapshot.parent_snapshot_id
+        snapshot = None if parent is None else table.snapshot_by_id(parent)
+
+
+def _oldest_us(stage: Stage) -> int:
+    return min(watermark for _, watermark in _past(lake(stage)))
+
+
+def _watermark_us(stage: Stage) -> int:
+    head = stage.ctx.ledger.head(TABLE)
+    insist(head is not None and head.watermark_us is not None, "the table has no watermark")
+    return int(head.watermark_us)  # type: ignore[union-attr, arg-type]
+
+
+def _roll_back(stage: Stage, to_us: int) -> None:
+    """Main at the newest snapshot whose watermark is not after an instant (µs UTC)."""
+    table = lake(stage)
+    found = next(snapshot for snapshot, watermark in _past(table) if watermark <= to_us)
+    table.manage_snapshots().rollback_to_snapshot(found).commit()
 
 
 def _count_again(stage: Stage) -> None:
@@ -275,18 +295,17 @@ def _count_again(stage: Stage) -> None:
 
 
 def _behind(stage: Stage) -> timedelta:
-    head = stage.ctx.ledger.head(TABLE)
-    insist(head is not None and head.watermark_us is not None, "the table has no watermark")
-    return datetime.now(UTC) - from_us(head.watermark_us)  # type: ignore[union-attr, arg-type]
+    return datetime.now(UTC) - from_us(_watermark_us(stage))
 
 
 def _next_run(stage: Stage, limit_s: float = 150.0) -> None:
     """Waits until one more run that began after now has moved the watermark."""
     began = datetime.now(UTC)
-    end = time.monotonic() + limit_s
-    while not any(
-        r.state == "success" and r.started and datetime.fromisoformat(r.started) > began
-        for r in stage.airflow.runs(DAG, 5)
-    ):
-        insist(time.monotonic() < end, f"no run began and ended within {limit_s:.0f} s")
-        time.sleep(1)
+    watch.until(
+        lambda: any(
+            r.state == "success" and r.started and datetime.fromisoformat(r.started) > began
+            for r in stage.airflow.runs(DAG, 5)
+        ),
+        limit_s,
+        "a run that begins and ends well",
+    )
