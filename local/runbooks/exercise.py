@@ -23,7 +23,7 @@ class Limits:
     healthy_s: float = 200.0
     alert_s: float = 240.0
     diagnose_s: float = 60.0
-    stays_s: float = 8.0
+    stays_s: float = 5.0
     clear_s: float = 240.0
 
 
