@@ -19,7 +19,7 @@ from local.runbooks.stage import Stage
 pytestmark = pytest.mark.timeout(900)
 ALWAYS = {
     "wrong-spec",
-    "lag-skipped-cycles",
+    "lag-watermark-not-updating",
     "performance-resource-exhaustion",
     "silent-failure",
     "scheduler-not-started",
