@@ -21,7 +21,7 @@ ALWAYS = {
     "wrong-spec",
     "lag-watermark-not-updating",
     "performance-resource-exhaustion",
-    "silent-failure",
+    "watermark-corruption",
     "scheduler-not-started",
     "broken-metrics-pipeline",
 }
