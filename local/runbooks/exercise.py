@@ -17,13 +17,13 @@ from local.runbooks.shell import Ran
 class Limits:
     """The longest that each step may take, seconds. healthy_s: longer than the 2 minutes for which a watermark that
     went back is remembered. stays_s: how long the alert is watched without the resolution, several rounds of the fast
-    rules, whose interval is 2 s.
+    rules, whose interval is 2 s. diagnose_s: what a run says may be said by the next one only.
     """
 
     healthy_s: float = 200.0
     alert_s: float = 240.0
-    diagnose_s: float = 60.0
-    stays_s: float = 8.0
+    diagnose_s: float = 120.0
+    stays_s: float = 5.0
     clear_s: float = 240.0
 
 

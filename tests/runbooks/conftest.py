@@ -53,7 +53,11 @@ class Stages:
         if self._red.exists():
             self._anew()
         if self._stage is None:
-            self._stage = self._running.enter_context(staged(keep=self._keep))
+            try:
+                self._stage = self._running.enter_context(staged(keep=self._keep))
+            except BaseException:
+                self.red("its start")
+                raise
         return self._stage
 
     def red(self, name: str) -> None:

@@ -19,9 +19,9 @@ from local.runbooks.stage import Stage
 pytestmark = pytest.mark.timeout(900)
 ALWAYS = {
     "wrong-spec",
-    "lag-skipped-cycles",
+    "lag-watermark-not-updating",
     "performance-resource-exhaustion",
-    "silent-failure",
+    "watermark-corruption",
     "scheduler-not-started",
     "broken-metrics-pipeline",
 }

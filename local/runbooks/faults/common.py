@@ -6,6 +6,7 @@ files, rows.
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -28,6 +29,13 @@ def fault(make: MakeFault) -> MakeFault:
     return make
 
 
+def _in_group(process: psutil.Process, group: int) -> bool:
+    try:
+        return os.getpgid(process.pid) == group
+    except ProcessLookupError:
+        return False
+
+
 def pid_of(stage: Stage, service: str) -> int | None:
     (status,) = stage.stack.status([service])
     return status.pid
@@ -42,14 +50,18 @@ def stopped(stage: Stage, service: str) -> Fault:
 
 
 def frozen(stage: Stage, service: str) -> Fault:
-    """SIGSTOP of a server and all its processes: alive for a process list, and it does nothing."""
+    """SIGSTOP of a server and all processes of its group: alive for a process list, and it does nothing.
+
+    A job that runs in a group of its own goes on: a stop of the server would leave it behind, frozen for ever.
+    """
     still: list[psutil.Process] = []
 
     def cause() -> None:
         pid = pid_of(stage, service)
         insist(pid is not None, f"{service} does not run")
         process = psutil.Process(pid)
-        still.extend([process, *process.children(recursive=True)])
+        group = os.getpgid(process.pid)
+        still.extend([process, *(one for one in process.children(recursive=True) if _in_group(one, group))])
         for one in still:
             one.send_signal(signal.SIGSTOP)
         end = time.monotonic() + FREEZES_S

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ from include.offload.accepting import schema_accept
 from include.offload.verify import verify
 from include.offload.windows import from_us
 from local import k2
+from local.runbooks import watch
 from local.runbooks.exercise import Fault
 from local.runbooks.faults.common import fault, stopped
 from local.runbooks.faults.watermark import ledger
@@ -28,8 +30,8 @@ BACK = timedelta(minutes=6)
 FEW_ROWS = 4_000
 """About two minutes of the trickle: two or three runs make good `BACK`, and the first ones report from before."""
 LATE_ROWS = 5
-DROPPABLE = ("validation_errors", "vendor_data", "trade_conditions")
-"""Columns that no view reads; one goes each time that the schema drifts."""
+SHIPPED_S = 180.0
+"""Two runs and more."""
 
 
 def clickhouse(stage: Stage, statement: str) -> list[tuple[Any, ...]]:
@@ -141,24 +143,35 @@ def rows_after_the_horizon(stage: Stage) -> Fault:
 
 @fault
 def column_dropped(stage: Stage) -> Fault:
-    """A release dropped a column of the ClickHouse table that is offloaded."""
-    gone: list[str] = []
+    """A release dropped a column of the ClickHouse table that is offloaded.
+
+    It is one that came with an earlier release, so that views of the table and other scenarios never knew it.
+    """
+    column = f"desk_{time.time_ns()}"
     last: list[int | None] = []
 
-    def cause() -> None:
-        last.append(lake(stage).metadata.current_snapshot_id)
+    def gone() -> bool:
         rows = clickhouse(stage, "SELECT name FROM system.columns WHERE database = 'k2' AND table = 'silver_trades'")
-        left = [name for name in DROPPABLE if (name,) in rows]
-        insist(left, f"{TABLE} has none of the columns {', '.join(DROPPABLE)} left")
-        gone.append(left[0])
-        clickhouse(stage, f"ALTER TABLE {TABLE} DROP COLUMN {left[0]} SETTINGS alter_sync = 2")
+        return (column,) not in rows
+
+    def cause() -> None:
+        clickhouse(stage, f"ALTER TABLE {TABLE} ADD COLUMN {column} String DEFAULT 'spot' SETTINGS alter_sync = 2")
+        watch.until(
+            lambda: any(field.name == column for field in lake(stage).schema().fields),
+            SHIPPED_S,
+            f"Iceberg with the column {column}",
+            every_s=1,
+        )
+        clickhouse(stage, f"ALTER TABLE {TABLE} DROP COLUMN {column} SETTINGS alter_sync = 2")
+        last.append(lake(stage).metadata.current_snapshot_id)
 
     def proof() -> bool:
         """Whether nothing has been committed since; a column that is accepted as gone stays in the lake."""
-        rows = clickhouse(stage, "SELECT name FROM system.columns WHERE database = 'k2' AND table = 'silver_trades'")
-        return (gone[-1],) not in rows and lake(stage).metadata.current_snapshot_id == last[-1]
+        return gone() and lake(stage).metadata.current_snapshot_id in last
 
     def undo() -> None:
+        if not gone():
+            clickhouse(stage, f"ALTER TABLE {TABLE} DROP COLUMN {column} SETTINGS alter_sync = 2")
         if proof():
             schema_accept(stage.ctx, stage.spec)
 
@@ -171,11 +184,14 @@ def rolled_back_and_slow(stage: Stage) -> Fault:
     before: list[int] = []
 
     def cause() -> None:
-        head = stage.ctx.ledger.head(TABLE)
-        assert head is not None and head.watermark_us is not None  # noqa: S101 - the stage ran
-        before.append(head.watermark_us)
+        back_us = BACK // timedelta(microseconds=1)
+        # a stage that is new has not shipped so much
+        watch.until(
+            lambda: _oldest_us(stage) <= _watermark_us(stage) - back_us, BACK.total_seconds() + 180, "as much of a past"
+        )
+        before.append(_watermark_us(stage))
         write_spec(stage.tables, plan={"rows": FEW_ROWS})
-        _roll_back(stage, head.watermark_us - BACK // timedelta(microseconds=1))
+        _roll_back(stage, before[-1] - back_us)
         recovery.rebuild(stage.ctx, stage.spec)
 
     def proof() -> bool:
@@ -255,17 +271,32 @@ def _within(span: tuple[str, str]) -> str:
     return f"timestamp >= '{span[0]}' and timestamp < '{span[1]}'"
 
 
-def _roll_back(stage: Stage, to_us: int) -> None:
-    """Main at the newest snapshot whose watermark is before an instant (µs UTC), else at its oldest one."""
-    table = lake(stage)
+def _past(table: Table) -> Iterator[tuple[int, int]]:
+    """Snapshots of main and their watermarks (µs UTC), the newest first; those without a watermark are left out."""
     snapshot = table.current_snapshot()
-    while snapshot is not None and snapshot.parent_snapshot_id is not None:
-        snapshot = table.snapshot_by_id(snapshot.parent_snapshot_id)
-        told = snapshot.summary.additional_properties.get("offload.watermark") if snapshot and snapshot.summary else ""
-        if snapshot is not None and told and int(told) <= to_us:
-            break
-    insist(snapshot, "the Iceberg table has one snapshot: there is nothing to go back to")
-    table.manage_snapshots().rollback_to_snapshot(snapshot.snapshot_id).commit()  # type: ignore[union-attr]
+    while snapshot is not None:
+        told = snapshot.summary.additional_properties.get("offload.watermark") if snapshot.summary else ""
+        if told:
+            yield snapshot.snapshot_id, int(told)
+        parent = snapshot.parent_snapshot_id
+        snapshot = None if parent is None else table.snapshot_by_id(parent)
+
+
+def _oldest_us(stage: Stage) -> int:
+    return min(watermark for _, watermark in _past(lake(stage)))
+
+
+def _watermark_us(stage: Stage) -> int:
+    head = stage.ctx.ledger.head(TABLE)
+    insist(head is not None and head.watermark_us is not None, "the table has no watermark")
+    return int(head.watermark_us)  # type: ignore[union-attr, arg-type]
+
+
+def _roll_back(stage: Stage, to_us: int) -> None:
+    """Main at the newest snapshot whose watermark is not after an instant (µs UTC)."""
+    table = lake(stage)
+    found = next(snapshot for snapshot, watermark in _past(table) if watermark <= to_us)
+    table.manage_snapshots().rollback_to_snapshot(found).commit()
 
 
 def _count_again(stage: Stage) -> None:
@@ -275,18 +306,17 @@ def _count_again(stage: Stage) -> None:
 
 
 def _behind(stage: Stage) -> timedelta:
-    head = stage.ctx.ledger.head(TABLE)
-    insist(head is not None and head.watermark_us is not None, "the table has no watermark")
-    return datetime.now(UTC) - from_us(head.watermark_us)  # type: ignore[union-attr, arg-type]
+    return datetime.now(UTC) - from_us(_watermark_us(stage))
 
 
 def _next_run(stage: Stage, limit_s: float = 150.0) -> None:
     """Waits until one more run that began after now has moved the watermark."""
     began = datetime.now(UTC)
-    end = time.monotonic() + limit_s
-    while not any(
-        r.state == "success" and r.started and datetime.fromisoformat(r.started) > began
-        for r in stage.airflow.runs(DAG, 5)
-    ):
-        insist(time.monotonic() < end, f"no run began and ended within {limit_s:.0f} s")
-        time.sleep(1)
+    watch.until(
+        lambda: any(
+            r.state == "success" and r.started and datetime.fromisoformat(r.started) > began
+            for r in stage.airflow.runs(DAG, 5)
+        ),
+        limit_s,
+        "a run that begins and ends well",
+    )
