@@ -104,12 +104,15 @@ class World:
     watermark: int | None = None
     rebuilt: bool = False
     """The ledger was made anew from the lake: what it knew of the source before is gone."""
+    arrived: set[int] = field(default_factory=set)
+    """The first ids of the rows that came."""
     kept: tuple[Left, ...] = ()
     """Windows that the last plan left as they are in the lake, and said so."""
 
     # ---- the source --------------------------------------------------------------------------------------------------
 
     def arrive(self, rows: Rows) -> None:
+        self.arrived.add(rows.first)
         start, step = self.domain.zero_us + rows.start_s * 1_000_000, int(rows.step_s * 1_000_000)
         self.table.sql(
             "INSERT INTO {table} (ts, id, sym, price, size, note, tags) SELECT"
