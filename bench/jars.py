@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import tempfile
@@ -27,8 +28,12 @@ def jars() -> list[Path]:
     """
     store = TOOLS / "ivy"
     wanted = [f"{group}_{name}-{version}.jar" for group, name, version in (p.split(":") for p in PACKAGES)]
-    if not all((store / "jars" / name).exists() for name in wanted):
-        _fetch(store)
+    store.mkdir(parents=True, exist_ok=True)
+    # two at once would spoil each other's download
+    with (store / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not all((store / "jars" / name).exists() for name in wanted):
+            _fetch(store)
     return sorted((store / "jars").glob("*.jar"))
 
 

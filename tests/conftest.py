@@ -39,6 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("OFFLOAD_KEEP_STACK keeps one stack: run with WORKERS=0")
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of the same name
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With `-n`, a file stays in one worker, and so do all that wait for Airflow or for a stack of their own."""
     for item in items:
