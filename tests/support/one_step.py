@@ -17,6 +17,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 LIMIT_S = 120
+OURS = ("OFFLOAD_", "PYICEBERG_")
 PRELOAD = [
     "include.offload.steps",
     "tests.support.domain",
@@ -40,6 +41,9 @@ def run(environment: Mapping[str, str], step: str, *arguments: str) -> None:
     from include.offload.steps import RunRequest, check_extent, open_context, ship, update_watermark
     from tests.support.domain import inline
 
+    # the server that this process is forked off was started by whichever test came first, with that test's settings
+    for name in [n for n in os.environ if n.startswith(OURS)]:
+        del os.environ[name]
     os.environ.update(environment)
     settings = load()
     ctx = open_context(settings)
@@ -69,7 +73,7 @@ def start_step(crash_dir: Path, *arguments: str, **more: str) -> BaseProcess:
     """Start a step with its crash points armed in `crash_dir`; `more` is added to its environment."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
-    environment = {k: v for k, v in os.environ.items() if k.startswith(("OFFLOAD_", "PYICEBERG_"))}
+    environment = {k: v for k, v in os.environ.items() if k.startswith(OURS)}
     process = context.Process(
         target=run, args=({**environment, "OFFLOAD_CRASH_DIR": str(crash_dir), **more}, *arguments)
     )
