@@ -23,7 +23,7 @@ from sqlalchemy.exc import OperationalError
 
 from include.offload.errors import LEDGER_OUTDATED, LEDGER_UNREACHABLE, OffloadError
 from include.offload.ledger import migrate
-from include.offload.ledger.store import SCHEMA_REVISION, engine_for
+from include.offload.ledger.store import SCHEMA_REVISION, engine_for, first_line
 
 MANIFEST = "manifest.json"
 FORM = "offload-ledger-1"
@@ -78,12 +78,17 @@ def save(uri: str, path: Path) -> Backup:
 
 def look(path: Path) -> Backup:
     """What a file holds. Raises NotABackupError, and OFL-502 for a backup that this code is too old for."""
-    found, _ = _manifest(path)
+    return _known(path)[0]
+
+
+def _known(path: Path) -> tuple[Backup, dict[str, list[str]]]:
+    """A backup that this code can read, and the columns of its tables."""
+    found, columns = _manifest(path)
     if found.revision is None or found.revision > SCHEMA_REVISION:
         raise OffloadError(
             LEDGER_OUTDATED, f"{path} is of revision {found.revision}, this code knows {SCHEMA_REVISION} and older"
         )
-    return found
+    return found, columns
 
 
 def restore(uri: str, path: Path) -> Backup:
@@ -92,8 +97,7 @@ def restore(uri: str, path: Path) -> Backup:
     One transaction; who reads or writes the ledger meanwhile waits. Raises NotABackupError, also for what was left of
     a damaged ledger: a head without its windows would ship the horizon a second time. Raises OFL-501, OFL-502.
     """
-    found = look(path)
-    _, columns = _manifest(path)
+    found, columns = _known(path)
     with _begin(uri) as c, zipfile.ZipFile(path) as file:
         _drop(c)
         migrate.upgrade_on(c, str(found.revision))
@@ -142,9 +146,11 @@ def recreate(uri: str) -> Recreated:
             guarded = [str(name) for (name,) in c.execute(text(asked))]
         _drop(c)
         migrate.upgrade_on(c, "head")
+        if ours:
+            # its one row is made by the migration
+            c.execute(text("DELETE FROM offload.pipeline"))
         for row in ours:
             names = ", ".join(map(str, row))
-            c.execute(text("DELETE FROM offload.pipeline"))
             c.execute(
                 text(f"INSERT INTO offload.pipeline ({names}) VALUES ({', '.join(f':{n}' for n in row)})"), [dict(row)]
             )
@@ -160,13 +166,12 @@ def _begin(uri: str, level: str = "READ COMMITTED") -> Iterator[Connection]:
             connection.execute(text(f"SET LOCAL lock_timeout = {round(migrate.LOCK_S * 1000)}"))
             yield connection
     except (OperationalError, psycopg.OperationalError) as error:
-        cause = error.orig if isinstance(error, OperationalError) else error
-        if isinstance(cause, psycopg.errors.LockNotAvailable):
+        if migrate.was_busy(error):
             busy = (
                 f"its tables were in use for {migrate.LOCK_S:g} s, nothing was changed; `ledger sessions` says by whom"
             )
             raise OffloadError(LEDGER_OUTDATED, busy) from error
-        raise OffloadError(LEDGER_UNREACHABLE, str(cause).strip().splitlines()[0]) from error
+        raise OffloadError(LEDGER_UNREACHABLE, first_line(error)) from error
     finally:
         engine.dispose()
 

@@ -60,6 +60,11 @@ def upgrade_on(connection: Connection, revision: str) -> None:
     command.upgrade(config, revision)
 
 
+def was_busy(error: Exception) -> bool:
+    """Whether PostgreSQL gave up waiting for a table that others use."""
+    return getattr(getattr(error, "orig", error), "sqlstate", None) == _NO_LOCK
+
+
 def _run(uri: str, act: Callable[[Config], None], lock_s: float = LOCK_S) -> None:
     config = _config()
     engine = engine_for(uri)
@@ -72,7 +77,7 @@ def _run(uri: str, act: Callable[[Config], None], lock_s: float = LOCK_S) -> Non
             config.attributes["connection"] = connection
             act(config)
     except OperationalError as error:
-        if getattr(error.orig, "sqlstate", None) != _NO_LOCK:
+        if not was_busy(error):
             raise OffloadError(LEDGER_UNREACHABLE, first_line(error)) from error
         busy = f"its tables were in use for {lock_s:g} s and nothing was changed; upgrade again when no run is at work"
         raise OffloadError(LEDGER_OUTDATED, busy) from error
