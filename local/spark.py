@@ -22,6 +22,8 @@ from local.paths import ROOT, SPARK_VENV, TOOLS, Home, home
 JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
 """A job's JVM only schedules tasks: a small collector and the quick compiler start it in half the time."""
 DRIVER_MEMORY = "768m"
+LOGGING = ROOT / "deploy" / "spark" / "log4j2.properties"
+"""What a job says about itself; docker-compose.yaml mounts the same file."""
 
 
 def spark_home() -> Path:
@@ -65,18 +67,7 @@ def jvm_options(root: Home | None = None) -> list[str]:
 def write_conf(root: Home) -> None:
     """Write what the environment points at: Spark's logging, quiet, and a directory for its temporary files."""
     (root.root / "spark-tmp").mkdir(exist_ok=True, mode=0o700)
-    (root.etc / "spark-log4j2.properties").write_text(
-        "rootLogger.level = warn\n"
-        "rootLogger.appenderRef.stderr.ref = console\n"
-        "appender.console.type = Console\n"
-        "appender.console.name = console\n"
-        "appender.console.target = SYSTEM_ERR\n"
-        "appender.console.layout.type = PatternLayout\n"
-        "appender.console.layout.pattern = %d{HH:mm:ss} %p %c{1}: %m%n%ex\n"
-        # says on every start that a native Hadoop library is missing, which nothing here needs
-        "logger.native.name = org.apache.hadoop.util.NativeCodeLoader\n"
-        "logger.native.level = error\n"
-    )
+    (root.etc / "spark-log4j2.properties").write_text(LOGGING.read_text(encoding="utf-8"))
 
 
 def spark_env(root: Home | None = None) -> Mapping[str, str]:
