@@ -1,8 +1,10 @@
 """Make the secrets of docker-compose.yaml: `python3 deploy/compose/make_secrets.py`. Safe to repeat.
 
-Writes one file a secret into `.run/compose-secrets` (or `$OFFLOAD_COMPOSE_SECRETS`): what is missing is generated, what
-follows from it is written again. Compose mounts each file alone into the containers that name it. They run under other
-users than yours, so the files are readable (0444) and the directory is not (0700).
+Writes one file a secret into `.run/compose-secrets` (or `$OFFLOAD_COMPOSE_SECRETS`, from the environment or `.env`):
+what is missing is generated, what follows from it is written again. Each file is 0600, in a directory of 0700. Compose
+mounts each file alone, as it is, into the containers that name it, and can not give it to another user: so these
+containers run as the user who owns the files. `.env` tells Compose who that is (`OFFLOAD_UID`): whoever runs this
+program, or user 50000 when root does.
 
 Uses the standard library only (what it imports from local/ too): it runs before anything is installed.
 """
@@ -12,6 +14,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import secrets
 import sys
 from collections.abc import Callable
@@ -22,8 +25,11 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from local.clickhouse_access import server_users, shipped  # noqa: E402
+from local.secrets import write as write_for_owner  # noqa: E402
 
 DEFAULT = ROOT / ".run" / "compose-secrets"
+NOT_ROOT = 50000
+"""Owner of the secrets when root makes them: no container runs as root."""
 
 
 def _token() -> str:
@@ -114,9 +120,17 @@ def _pyiceberg(catalog: dict[str, str]) -> str:
     return "catalog:\n  lake:\n" + "".join(f"    {key}: '{value}'\n" for key, value in catalog.items())
 
 
+def owner() -> int:
+    """The id of the user who shall own the secrets, and as whom the containers run."""
+    return os.geteuid() or NOT_ROOT
+
+
 def write(folder: Path) -> list[str]:
-    """Make what is missing and write what is derived; the names of all files."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Make what is missing and write what is derived; the names of all files.
+
+    Raises PermissionError when the directory belongs to somebody else.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder.chmod(0o700)
     made = {}
     for name, make in GENERATED.items():
@@ -124,14 +138,32 @@ def write(folder: Path) -> list[str]:
         made[name] = path.read_text().strip() if path.exists() else make()
     files = made | derived(made)
     for name, text in files.items():
-        fresh = folder / f"{name}.new"
-        fresh.write_text(text)
-        fresh.chmod(0o444)
-        fresh.replace(folder / name)
+        write_for_owner(folder / name, text)
+    if owner() != os.geteuid():
+        for path in (folder, *(folder / name for name in files)):
+            os.chown(path, owner(), -1)
     return sorted(files)
 
 
+def tell_compose(env: Path, example: Path) -> None:
+    """Make `.env` from its example if there is none, and let `OFFLOAD_UID` in it name the owner of the secrets."""
+    text = (env if env.exists() else example).read_text(encoding="utf-8")
+    line = f"OFFLOAD_UID={owner()}"
+    text, found = re.subn(r"^OFFLOAD_UID=.*$", line, text, flags=re.MULTILINE)
+    env.write_text(text if found else f"{text.rstrip()}\n{line}\n", encoding="utf-8")
+
+
+def folder_of(env: Path) -> Path:
+    """Where the secrets lie, as Compose finds it: the environment, `.env`, the default; relative to this repository."""
+    named = os.environ.get("OFFLOAD_COMPOSE_SECRETS")
+    if not named and env.exists():
+        found = re.search(r"^OFFLOAD_COMPOSE_SECRETS=(.+)$", env.read_text(encoding="utf-8"), re.MULTILINE)
+        named = found[1].strip() if found else None
+    return ROOT / named if named else DEFAULT
+
+
 if __name__ == "__main__":
-    target = Path(os.environ.get("OFFLOAD_COMPOSE_SECRETS") or DEFAULT)
+    tell_compose(ROOT / ".env", ROOT / ".env.example")
+    target = folder_of(ROOT / ".env")
     names = write(target)
     print(f"{len(names)} files in {target}; the password of Airflow's user admin is in airflow_admin_password")  # noqa: T201
