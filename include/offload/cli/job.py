@@ -44,7 +44,7 @@ class Progress:
 def command(plan_id: UUID) -> list[str]:
     """The spark-submit call of a plan. No secret is in it: the job reads its settings itself.
 
-    `OFFLOAD_SPARK_MASTER` names the master; without it the configuration in `SPARK_CONF_DIR` decides.
+    `OFFLOAD_SPARK_MASTER` names the master; without it Spark's own configuration decides.
     """
     master = os.environ.get("OFFLOAD_SPARK_MASTER")
     where = ["--master", master] if master else []
