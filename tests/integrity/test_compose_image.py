@@ -158,6 +158,7 @@ def installed(python: Path, env: dict[str, str], where: Path) -> set[str]:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 def test_the_install_steps_run_in_clean_virtual_environments(tmp_path: Path) -> None:
     """Everything in the Airflow image's Dockerfile that needs no root; the Spark image's steps are its first part."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(("SPARK_", "PYSPARK_", "OFFLOAD_", "VIRTUAL_ENV"))}

@@ -38,7 +38,7 @@ def raw() -> str:
 def compose() -> dict[str, Any]:
     """The file with the defaults of `.env.example` filled in and YAML's anchors and merges resolved."""
     values = defaults()
-    found: dict[str, Any] = yaml.safe_load(VARIABLE.sub(lambda m: values[m[1]], raw()))
+    found: dict[str, Any] = yaml.safe_load(VARIABLE.sub(lambda m: values.get(m[1], ""), raw()))
     return found
 
 
