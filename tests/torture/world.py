@@ -262,7 +262,8 @@ class World:
         yes = ["--yes"] if words[0] == "take-over" else []
         done = CliRunner().invoke(app, [*words, *yes, "--json"])
         self.watermark = None
-        self.rebuilt = self.rebuilt or words[:2] == ("ledger", "rebuild")
+        # a take-over rebuilds too
+        self.rebuilt = self.rebuilt or words[:2] == ("ledger", "rebuild") or words[0] == "take-over"
         if done.exception is None or isinstance(done.exception, OffloadError):
             if done.exception is not None:
                 self.followed[done.exception.id] += 1
