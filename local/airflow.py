@@ -141,6 +141,7 @@ def environment(home: Home) -> Mapping[str, str]:
         "AIRFLOW_HOME": str(home.airflow),
         "AIRFLOW_CONFIG": str(home.airflow / "airflow.cfg"),
         "OFFLOAD_HOME": str(home.root),
+        "OFFLOAD_SPARK_EVENTS": str(home.root / "spark-events"),
         # a job looks here for an order to die; only `make demo-crash` and tests ever give one
         "OFFLOAD_CRASH_DIR": os.environ.get("OFFLOAD_CRASH_DIR") or str(home.root / "crash"),
         "PYTHONWARNINGS": "ignore",

@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import os
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
 from airflow.sdk import BaseOperatorLink
+
+from include.orchestration.event_log import log_of
 
 if TYPE_CHECKING:
     from airflow.sdk.types import TaskInstanceKey
@@ -22,7 +24,7 @@ CHECK, SHIP = "check_extent", "offload"
 REFUSAL_KEY = "offload_refusal"
 """The XCom that names the error id of a failed try."""
 HISTORY = "OFFLOAD_SPARK_HISTORY_URL"
-"""Where Spark's history server answers; without it there is no link to the event log."""
+"""Where Spark's history server answers; without it the log itself is shown, where `OFFLOAD_SPARK_EVENTS` keeps it."""
 
 
 class _Link(BaseOperatorLink):
@@ -51,15 +53,20 @@ class SnapshotLink(_Link):
 
 
 class EventLogLink(_Link):
-    """From `offload` to its job in Spark's history server."""
+    """From `offload` to what Spark wrote about its job: in Spark's history server, else the log itself."""
 
     name = "Spark event log"
 
     def target(self, key: TaskInstanceKey) -> str:
+        application = application_of(key) if key.task_id == SHIP else None
+        if application is None:
+            return ""
         history = os.environ.get(HISTORY, "").rstrip("/")
-        result = _xcom(key, SHIP, "return_value") if history and key.task_id == SHIP else None
-        application = (result or {}).get("application_id")
-        return f"{history}/history/{quote(str(application))}/" if application else ""
+        if history:
+            return f"{history}/history/{quote(application)}/"
+        if log_of(application) is None:
+            return ""
+        return _page(f"dags/{quote(key.dag_id)}/runs/{quote(key.run_id, safe='')}/events")
 
 
 class RunbookLink(_Link):
@@ -72,6 +79,24 @@ class RunbookLink(_Link):
         return _page(f"errors/{quote(str(refusal['id']))}") if refusal else ""
 
 
+class RunKey(Protocol):
+    """What names the tasks of a run."""
+
+    @property
+    def dag_id(self) -> str: ...
+    @property
+    def run_id(self) -> str: ...
+    @property
+    def map_index(self) -> int: ...
+
+
+def application_of(key: RunKey) -> str | None:
+    """The Spark application that a run's `offload` waited for; None while it has not ended well."""
+    result = _xcom(key, SHIP, "return_value")
+    application = (result or {}).get("application_id")
+    return None if application is None else str(application)
+
+
 def _page(path: str) -> str:
     """The page inside Airflow's own frame."""
     from airflow.configuration import conf
@@ -80,7 +105,7 @@ def _page(path: str) -> str:
     return f"{base}/plugin/offload/offload/{path}"
 
 
-def _xcom(key: TaskInstanceKey, task_id: str, name: str) -> dict[str, Any] | None:
+def _xcom(key: RunKey, task_id: str, name: str) -> dict[str, Any] | None:
     from airflow.models.xcom import XComModel
     from airflow.utils.session import create_session
 

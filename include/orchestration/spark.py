@@ -28,6 +28,7 @@ from include.offload.jobwords import ERROR, PROGRESS, RESULT, refusal
 from include.offload.settings import home
 from include.offload.spec.model import TableSpec
 from include.offload.windows import Grid, from_us
+from include.orchestration import event_log
 from include.orchestration.context import bind_log, connection, resolve
 from include.orchestration.failures import refusals
 
@@ -160,6 +161,7 @@ class OffloadOperator(SparkSubmitOperator):
         mounted = spark.extra_dejson.get(SECRETS_EXTRA)
         with contextlib.nullcontext(str(mounted)) if mounted else secrets_file(resolve(spec)) as path:
             self.env_vars = {**(self.env_vars or {}), **_job_environment(path)}
+            self.conf = {**(self.conf or {}), **event_log.conf()}
             hook = self._hook = self._get_hook()
             try:
                 super().execute(context)

@@ -27,6 +27,7 @@ from include.offload.overview import Dag, dag_id
 from include.offload.redact import without_logins
 from include.offload.windows import to_us
 from include.orchestration.context import connection, ledger_uri
+from include.orchestration.ui.permissions import Permissions, sifted
 
 CONNECTION = "offload_ledger"
 CONNECTION_KEPT_S = 60.0
@@ -42,9 +43,12 @@ def readable_dags(user: BaseUser) -> dict[str, Dag]:
     """The offload DAGs whose runs this user may read, with those that nothing runs any more: nobody else says so."""
     with create_session() as session:
         found = _dags(session, user, DagModel.dag_id.startswith("offload__", autoescape=True))
-        readable = get_auth_manager().get_authorized_dag_ids(user=user, method="GET", session=session)
-        allowed = _runs_readable(session, user, found.keys() & readable)
+        dags = frozenset(found)
+        allowed = permissions.of(str(user.get_id()), dags, lambda: _runs_readable(session, user, dags))
     return {dag: known for dag, known in found.items() if dag in allowed}
+
+
+permissions = Permissions()
 
 
 def one_dag(user: BaseUser, dag: str) -> Dag | None:
@@ -65,10 +69,7 @@ def _runs_readable(session: Session, user: BaseUser, dags: Iterable[str]) -> set
         for dag in dags
     }
     manager = get_auth_manager()
-    # one question where the auth manager knows how; mostly the answer is yes
-    if manager.batch_is_authorized_dag(list(asked.values()), user=user):
-        return set(asked)
-    return {dag for dag, request in asked.items() if manager.batch_is_authorized_dag([request], user=user)}
+    return set(sifted(list(asked), lambda part: manager.batch_is_authorized_dag([asked[d] for d in part], user=user)))
 
 
 def _dags(session: Session, user: BaseUser, which: ColumnElement[bool]) -> dict[str, Dag]:
