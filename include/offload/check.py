@@ -3,40 +3,36 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from statistics import median_low
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from pyiceberg.table import Table
 
-from include.offload import ttl_guard
+from include.offload import losses, ttl_guard
+from include.offload.adopting import adopt
 from include.offload.context import Context
 from include.offload.crashpoint import reached
 from include.offload.errors import (
-    LEDGER_DISAGREES,
-    PLAN_UNKNOWN,
     RANGE_REFUSED,
     REPLICA_LAGS,
-    TARGET_MISSING,
-    TARGET_ROLLED_BACK,
     OffloadError,
 )
-from include.offload.lake import marker as markers
 from include.offload.lake.catalog import find_table, target_of
 from include.offload.lake.evolution import compare, evolution, in_lake_order, project_onto, refuse
-from include.offload.lake.marker import Marker
-from include.offload.ledger import looks
+from include.offload.ledger import findings, looks
+from include.offload.ledger.findings import Kind
 from include.offload.ledger.looks import Look, Remembered
-from include.offload.ledger.store import Head, Landed
+from include.offload.ledger.store import Head
 from include.offload.limits import expires_us
 from include.offload.lookback import Asked, LookBack, late_note, look_back, survey
-from include.offload.model import Evolution, Extent, Plan, Projection, SourceTable, Target, earliest
-from include.offload.planning import Left, Rules, decide, describe_bounds, describe_left
+from include.offload.model import Evolution, Extent, Plan, Projection, SourceTable, Target
+from include.offload.planning import Decision, Left, Rules, decide, describe_bounds, describe_left
+from include.offload.remembering import before_this, lost_windows, remember, remind, still_unshipped, unshipped_expiry
 from include.offload.slicing import cut, rows_per_slice
 from include.offload.source.client import Client
 from include.offload.source.describe import describe
 from include.offload.source.expressions import confirm_expressions, expressions_of
-from include.offload.source.extent import ExtentQuery, cut_to_limit, first_expiry_us, min_cursor_us, read_extent
+from include.offload.source.extent import ExtentQuery, cut_to_limit, min_cursor_us, read_extent
 from include.offload.source.parts import ttl_text
 from include.offload.source.projection import partition_columns, sort_sql
 from include.offload.source.ttl import Expiry, expiry_sql
@@ -63,12 +59,16 @@ class RunRequest:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """A plan, what was left alone, lines for the log, and what the ledger is to remember of this look."""
+    """A plan, what was left alone, lines for the log, and what the ledger is to remember of this look.
+
+    lost: windows whose rows expired before they were shipped, as `losses` has it.
+    """
 
     plan: Plan
     left: tuple[Left, ...]
     notes: tuple[str, ...]
     seen: LookBack
+    lost: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +102,13 @@ def check_extent(ctx: Context, spec: TableSpec, request: RunRequest) -> CheckRes
     ttl_guard.check_ready(ctx, spec)
     ctx.ledger.check_schema()
     known = looks.remembered(ctx.ledger, spec.identity)
-    _remind(ctx, spec, known)
-    result = _plan(ctx, spec, request, acting=True, past=known.look if known else None)
+    remind(ctx, spec, known)
+    result = _plan(ctx, spec, request, acting=True, past=known)
     head = ctx.ledger.head(spec.identity)
     assert head is not None  # noqa: S101 - planning registered the table
     look = result.seen.look
+    # before the look that no longer says that rows are gone
+    findings.lose(ctx.ledger, head.table_id, Grid(spec.window_us), result.lost)
     if result.seen.keep:
         looks.save(ctx.ledger, head, Grid(spec.window_us), look, result.seen.lasting)
     ctx.ledger.freeze(result.plan)
@@ -122,23 +124,12 @@ def check_extent(ctx: Context, spec: TableSpec, request: RunRequest) -> CheckRes
         late_beyond_horizon=look.late_rows,
         rows_before_start=look.rows_before_start,
         rows_in_future=look.rows_in_future,
+        late_unknown=look.late_unknown,
     )
+    if result.lost:
+        ctx.metrics.lost(spec.identity, sum(f.windows for f in findings.of(ctx.ledger, head.table_id, (Kind.LOST,))))
     guard = ttl_guard.watch(ctx, spec, head.table_id, look.first_expiry_us, look.seen_us)
     return result if guard.note is None else replace(result, notes=(*result.notes, guard.note))
-
-
-def _remind(ctx: Context, spec: TableSpec, known: Remembered | None) -> None:
-    """Send again what is known: an exporter that was restarted forgot it, and while runs fail nobody else says it."""
-    if known is not None:
-        ctx.metrics.remembered(
-            spec.identity,
-            watermark_us=known.watermark_us,
-            last_success_us=known.last_success_us,
-            first_expiry_us=known.first_expiry_us,
-            looked=known.look is not None,
-            mismatched_windows=sum(x.differs for x in known.look.left) if known.look else 0,
-            late_beyond_horizon=known.look.late_rows if known.look else 0,
-        )
 
 
 def preview(ctx: Context, spec: TableSpec, request: RunRequest) -> CheckResult:
@@ -147,18 +138,19 @@ def preview(ctx: Context, spec: TableSpec, request: RunRequest) -> CheckResult:
     return _plan(ctx, spec, request, acting=False)
 
 
-def _plan(ctx: Context, spec: TableSpec, request: RunRequest, *, acting: bool, past: Look | None = None) -> CheckResult:
-    """past: the last look, for who is `acting`."""
+def _plan(
+    ctx: Context, spec: TableSpec, request: RunRequest, *, acting: bool, past: Remembered | None = None
+) -> CheckResult:
+    """past: what was known before, for who is `acting`."""
     grid = Grid(spec.window_us)
     with ctx.connect(spec, comment=f"offload check {spec.identity} {request.run_id}") as client:
         glance = _glance(client, spec, grid)
         known = ctx.ledger.head(spec.identity)
-        unshipped = _unshipped_expiry(client, glance, known)
+        unshipped = unshipped_expiry(client, glance.query, known)
+        ttl_us = None
         if acting and known is not None and known.origin_us is not None:
             # before anything that may fail: the alert on it must not wait for the catalog
-            same_ttl = past is not None and past.ttl == ttl_text(glance.source, spec)
-            ttl_us = past.ttl_us if past is not None and same_ttl else None
-            looks.save_expiry(ctx.ledger, known.table_id, unshipped, ttl_us)
+            ttl_us = still_unshipped(ctx, past, known, unshipped, ttl_text(glance.source, spec), glance.now_us)
             ctx.metrics.expiry(spec.identity, expires_us(unshipped, known.watermark_us, ttl_us), glance.now_us)
         if acting and known is not None and ttl_guard.must_hold(spec, unshipped, glance.now_us):
             # first of all: it must also work while the catalog or the store is away
@@ -175,7 +167,7 @@ def _plan(ctx: Context, spec: TableSpec, request: RunRequest, *, acting: bool, p
             origin_us=origin,
         )
         if known is None or known.origin_us is None:
-            unshipped = _unshipped_expiry(client, glance, head)
+            unshipped = unshipped_expiry(client, glance.query, head)
         head, marker = adopt(ctx, spec, table, head)
         scan = _scan(ctx, spec, request, head, look, grid)
         shipped, empty = ctx.ledger.windows(head, grid, [scan])
@@ -209,15 +201,11 @@ def _plan(ctx: Context, spec: TableSpec, request: RunRequest, *, acting: bool, p
         asked = Asked(ctx, client, spec, look.query, head, look.now_us, glance.delay_s)
         back = look_back(asked, look.source, table, safe_until_us=rules.safe_until_us)
         decision = decide(extent, append, back.corrected(shipped), empty, rules)
+        known_before = past if acting and glance.query.due is not None else None
+        before = before_this(known_before, back.look, ttl_us, exact=glance.expiry.sql == glance.expiry.strict)
+        lost = lost_windows(ctx, before, extent, append, grid, (known, head), past.seen_expiry_us if past else None)
         horizon_lo = min(grid.floor(look.settled_us - spec.horizon_us), head.watermark_us or look.settled_us)
         back = survey(asked, back, decision.left, table, horizon_lo=horizon_lo, safe_until_us=rules.safe_until_us)
-    target_rows = rows_per_slice(
-        sum(w.rows for w in decision.windows),
-        max_rows=spec.slice.rows,
-        max_bytes=spec.slice.bytes,
-        bytes_per_row=back.parts.bytes_per_row,
-        concurrency=spec.slice.concurrency,
-    )
     plan = Plan(
         plan_id=uuid.uuid4(),
         pipeline=ctx.pipeline,
@@ -237,7 +225,7 @@ def _plan(ctx: Context, spec: TableSpec, request: RunRequest, *, acting: bool, p
         append=append,
         scan=scan,
         windows=decision.windows,
-        slices=cut(extent.cells, decision.windows, append, grid, target_rows),
+        slices=cut(extent.cells, decision.windows, append, grid, _target_rows(spec, decision, back)),
         origin_us=head.origin_us,
         watermark_before=head.watermark_us,
         watermark_after=after,
@@ -248,7 +236,7 @@ def _plan(ctx: Context, spec: TableSpec, request: RunRequest, *, acting: bool, p
         force=request.force,
     )
     seen = replace(
-        _remember(back.look, extent, plan, unshipped, request),
+        remember(back.look, extent, plan, unshipped, asked=request.from_us is not None or request.to_us is not None),
         expires=look.query.expiry is not None or not look.expiry_readable,
         settle_us=spec.settle_us,
         schedule=spec.schedule,
@@ -257,43 +245,21 @@ def _plan(ctx: Context, spec: TableSpec, request: RunRequest, *, acting: bool, p
         left=decision.left,
     )
     notes = _notes(extent, decision.left, grid, plan, seen)
+    notes += [line for line in (losses.note(lost, grid, spec.identity),) if line is not None]
     notes += describe_bounds(end, look.settled_us, spec.plan.rows, len(plan.slices), spec.slice.rows)
     if look.expiry_why:
         notes.append(f"{look.expiry_why}: no window is replaced, and when rows expire is not known for sure")
-    return CheckResult(plan, decision.left, tuple(notes), replace(back, look=seen))
+    return CheckResult(plan, decision.left, tuple(notes), replace(back, look=seen), lost)
 
 
-def _unshipped_expiry(client: Client, glance: _Glance, head: Head | None) -> int | None:
-    """The first expiry of a row that is not behind the watermark, µs UTC; None: none expires."""
-    start = None if head is None else head.watermark_us if head.watermark_us is not None else head.origin_us
-    return None if start is None else first_expiry_us(client, glance.query, start)
-
-
-def _remember(look: Look, extent: Extent, plan: Plan, unshipped_us: int | None, request: RunRequest) -> Look:
-    """The look with what this run's extent and plan add to it."""
-    asked = request.from_us is not None or request.to_us is not None
-    start = plan.watermark_before if plan.watermark_before is not None else plan.origin_us
-    # from there on `unshipped_us` counts; of late rows it is not asked whether a condition of their TTL holds
-    late = [w for w in plan.windows if start is not None and w.window * plan.width_us < start]
-    return replace(
-        look,
-        # what a range mends is counted again by the next run
-        surveyed_us=0 if asked else look.surveyed_us,
-        rows_before_start=extent.rows_before_start,
-        rows_in_future=extent.rows_in_future,
-        first_expiry_us=earliest(unshipped_us, extent.tail_expiry_us, *(w.expiry_us for w in late)),
-        next_expiry_us=extent.tail_expiry_us,
-        ttl_us=_usual_ttl(extent) or look.ttl_us,
+def _target_rows(spec: TableSpec, decision: Decision, back: LookBack) -> int:
+    return rows_per_slice(
+        sum(w.rows for w in decision.windows),
+        max_rows=spec.slice.rows,
+        max_bytes=spec.slice.bytes,
+        bytes_per_row=back.parts.bytes_per_row,
+        concurrency=spec.slice.concurrency,
     )
-
-
-def _usual_ttl(extent: Extent) -> int | None:
-    """How long the rows of most windows live, µs; None: no row here expires.
-
-    The median: one row that came with an old TTL column, or none, does not speak for those to come.
-    """
-    found = [c.ttl_us for c in extent.cells if c.ttl_us is not None and c.ttl_us > 0]
-    return median_low(found) if found else None
 
 
 def _glance(client: Client, spec: TableSpec, grid: Grid) -> _Glance:
@@ -386,54 +352,6 @@ def _asked(spec: TableSpec, request: RunRequest, head: Head, grid: Grid, settled
             table=spec.identity,
         )
     return Span(lo, hi)
-
-
-def adopt(ctx: Context, spec: TableSpec, table: Table | None, head: Head) -> tuple[Head, Marker | None]:
-    """Bring the ledger up to the marker: a plan that landed without the ledger knowing is promoted (rule 5).
-
-    Raises OFL-405 when they disagree in a way that only a rebuild mends.
-    """
-    if table is None:
-        if head.plan_id is not None:
-            raise OffloadError(TARGET_MISSING, f"{spec.target.namespace}.{spec.target.table}", table=spec.identity)
-        return head, None
-    marker = markers.read(table, spec.identity, ctx.pipeline)
-    if marker is None:
-        if head.plan_id is not None:
-            raise OffloadError(
-                TARGET_ROLLED_BACK, f"the table is empty, the ledger's head is plan {head.plan_id}", table=spec.identity
-            )
-        return head, None
-    uuid_now = str(table.metadata.table_uuid)
-    if head.plan_id == marker.plan:
-        if (head.target_uuid, head.snapshot_id) != (uuid_now, marker.snapshot_id):
-            raise OffloadError(
-                LEDGER_DISAGREES,
-                f"plan {marker.plan} is in table {uuid_now} snapshot {marker.snapshot_id}, the ledger holds"
-                f" {head.target_uuid} snapshot {head.snapshot_id}",
-                table=spec.identity,
-            )
-        return head, marker
-    try:
-        plan, _ = ctx.ledger.plan(marker.plan)
-    except OffloadError as error:
-        if error.kind is not PLAN_UNKNOWN:
-            raise
-        raise OffloadError(
-            LEDGER_DISAGREES, f"it does not know the marker's plan {marker.plan}", table=spec.identity
-        ) from error
-    outcome = ctx.ledger.attempt(marker.attempt)
-    if outcome is None:
-        raise OffloadError(
-            LEDGER_DISAGREES, f"it does not know the marker's attempt {marker.attempt}", table=spec.identity
-        )
-    promotion = ctx.ledger.promote(plan, outcome, Landed(uuid_now, marker.snapshot_id, marker.sequence_number))
-    if promotion.first:
-        ctx.metrics.landed(plan, outcome)
-    moved = ctx.ledger.head(spec.identity)
-    if moved is None or moved.plan_id != marker.plan:
-        raise OffloadError(LEDGER_DISAGREES, f"it holds {head.plan_id}, the marker {marker.plan}", table=spec.identity)
-    return moved, marker
 
 
 def _notes(extent: Extent, left: Sequence[Left], grid: Grid, plan: Plan, look: Look) -> list[str]:

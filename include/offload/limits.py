@@ -19,8 +19,8 @@ LAG_WINDOW_S = 5 * 60
 """Windows wider than this are allowed the difference on top: their rows settle that much later. Seconds."""
 INTERVAL_S = 15 * 60
 """A schedule longer than this is allowed twice the difference on top: one failed run stays within it. Seconds."""
-WARN_SHARE = 2 / 3
-"""Of a table's own limit (`alerts.lag`) the lag warns from here on."""
+PEAK_S = LAG_FAILED_S - LAG_S
+"""The alerts judge the trough of the saw; what sees a moment, and so its peak, fails that much later. Seconds."""
 HEADROOM_S = 6 * 3600
 """Headroom that is critical, seconds. `alerts.ttl_headroom` of the spec wins."""
 HEADROOM_WARN_TIMES = 4
@@ -45,7 +45,7 @@ def lag_limit_s(window_us: int, base_s: float = LAG_S, own_s: float | None = Non
 def lag_limits_s(window_us: int, own_s: float | None = None, schedule: str = SCHEDULE) -> tuple[float, float]:
     """The lags that warn and that fail, in seconds."""
     if own_s:
-        return own_s * WARN_SHARE, float(own_s)
+        return float(own_s), own_s + PEAK_S
     return lag_limit_s(window_us, schedule=schedule), lag_limit_s(window_us, LAG_FAILED_S, schedule=schedule)
 
 

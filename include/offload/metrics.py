@@ -187,8 +187,15 @@ REGISTRY: dict[str, Metric] = {
             "offload_verify_mismatched_windows",
             Kind.GAUGE,
             "windows",
-            "Windows in which the last `bin/offload verify` or `reconcile` found a difference that stays;"
-            " a verify, or a reconcile, of all of them that leaves none sets it to 0",
+            "Windows in which `bin/offload verify` or `reconcile` found a difference, until one of them looks at"
+            " the same windows and finds none; the ledger keeps them, and every run sends their number again",
+            ("table",),
+        ),
+        Metric(
+            "offload_windows_expired_unshipped",
+            Kind.GAUGE,
+            "windows",
+            "Windows whose rows expired in ClickHouse before they were shipped, until `bin/offload accept-loss`",
             ("table",),
         ),
         Metric(
@@ -213,12 +220,27 @@ REGISTRY: dict[str, Metric] = {
             "1 while the TTL guard keeps the TTL merges of the source stopped",
             ("table",),
         ),
+        Metric(
+            "offload_ttl_guard_refused",
+            Kind.GAUGE,
+            "1",
+            "1 while the TTL guard wants the TTL merges of the source stopped and ClickHouse goes on deleting rows",
+            ("table",),
+        ),
         # rows that no run ships by itself
         Metric(
             "offload_late_rows_beyond_horizon",
             Kind.GAUGE,
             "rows",
             "Rows that came after their window was shipped and after the horizon; `bin/offload reconcile` ships them",
+            ("table",),
+        ),
+        Metric(
+            "offload_late_unknown_windows",
+            Kind.GAUGE,
+            "windows",
+            "Windows that lost rows in ClickHouse, of which the last survey did not look whether late ones are among"
+            " the rest: not known whether rows are missing in Iceberg",
             ("table",),
         ),
         Metric(
@@ -336,6 +358,7 @@ class Metrics:
         late_beyond_horizon: int = 0,
         rows_before_start: int = 0,
         rows_in_future: int = 0,
+        late_unknown: int = 0,
     ) -> None:
         """What `check_extent` found. `first_expiry_us`: as `limits.expires_us` has it, None never."""
         self.gauge("offload_settle_seconds", settle_us / 1e6, table=table)
@@ -345,6 +368,7 @@ class Metrics:
         self.gauge("offload_late_rows_beyond_horizon", late_beyond_horizon, table=table)
         self.gauge("offload_rows_before_start", rows_before_start, table=table)
         self.gauge("offload_rows_in_future", rows_in_future, table=table)
+        self.gauge("offload_late_unknown_windows", late_unknown, table=table)
         self.expiry(table, first_expiry_us, now_us)
 
     def expiry(self, table: str, first_expiry_us: int | None, now_us: int | None = None) -> None:
@@ -357,9 +381,14 @@ class Metrics:
         self.gauge("offload_expiry_timestamp_seconds", (first_expiry_us or 0) / 1e6, table=table)
         self.gauge("offload_ttl_headroom_seconds", round(headroom, 3), table=table)
 
-    def guarded(self, table: str, *, stopped: bool) -> None:
-        """Whether the TTL guard keeps the TTL merges of the source stopped."""
+    def guarded(self, table: str, *, stopped: bool, refused: bool = False) -> None:
+        """Whether the TTL guard keeps TTL merges of the source stopped; refused: it should, and ClickHouse goes on."""
         self.gauge("offload_ttl_guard_stopped", int(stopped), table=table)
+        self.gauge("offload_ttl_guard_refused", int(refused), table=table)
+
+    def lost(self, table: str, windows: int) -> None:
+        """How many windows lost rows before they were shipped, and nobody accepted it yet."""
+        self.gauge("offload_windows_expired_unshipped", windows, table=table)
 
     def shipped(self, table: str, *, rows: int, files: int, bytes: int, seconds: float) -> None:
         """What a job committed. Call it only when this attempt made the commit, not when it found it made."""
@@ -410,6 +439,7 @@ class Metrics:
         looked: bool,
         mismatched_windows: int,
         late_beyond_horizon: int,
+        late_unknown: int = 0,
     ) -> None:
         """What earlier runs found, instants in µs UTC. `looked`: one of them planned; else its part is unknown."""
         if watermark_us is not None:
@@ -419,6 +449,7 @@ class Metrics:
         if looked:
             self.gauge("offload_mismatched_windows", mismatched_windows, table=table)
             self.gauge("offload_late_rows_beyond_horizon", late_beyond_horizon, table=table)
+            self.gauge("offload_late_unknown_windows", late_unknown, table=table)
             self.expiry(table, first_expiry_us)
 
     def failure(self, table: str, step: str, error_id: str | None, *, final: bool) -> None:
@@ -430,7 +461,7 @@ class Metrics:
             self.count("offload_cycles_total", table=table, status="failure")
 
     def verified(self, table: str, windows: int) -> None:
-        """How many windows a verify or reconcile left different; 0 only when it went over all of them."""
+        """How many windows are known to differ by verify and reconcile, as the ledger keeps them."""
         self.gauge("offload_verify_mismatched_windows", windows, table=table)
 
     def close(self) -> None:

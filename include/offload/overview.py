@@ -14,7 +14,8 @@ from typing import Any
 
 from sqlalchemy import text
 
-from include.offload.errors import REGISTRY
+from include.offload.ledger.findings import SUMS, Sum, sum_of
+from include.offload.ledger.looks import Guarded
 from include.offload.ledger.store import Ledger
 from include.offload.limits import (
     FAILURES,
@@ -28,6 +29,8 @@ from include.offload.redact import without_logins
 from include.offload.sections import error_id
 from include.offload.windows import Grid, from_us, to_us
 
+REFUSAL_SHOWN = 160
+"""Characters of what ClickHouse said."""
 MINUTE_US = 60_000_000
 HOUR_US = 60 * MINUTE_US
 DAY_US = 24 * HOUR_US
@@ -78,9 +81,15 @@ class TableOverview:
     late_rows: int = 0
     late_from_us: int | None = None
     late_to_us: int | None = None
+    late_unknown: int = 0
+    """Windows that lost rows, of which nobody knows whether rows are missing in the lake."""
     differing: int = 0
     """Windows that differ from ClickHouse and that the last check left as they are."""
+    found: Sum = Sum()
+    """What verify and reconcile found, and what expired unshipped, until it is mended or accepted."""
     ttl_guard: str | None = None
+    guard_refused: str | None = None
+    """What ClickHouse said instead of stopping TTL merges; None: it obeys."""
     width_us: int | None = None
     settle_us: int = 0
     origin_us: int | None = None
@@ -100,6 +109,16 @@ class TableOverview:
     @property
     def dag_id(self) -> str:
         return dag_id(self.table)
+
+    @property
+    def headroom_danger(self) -> Danger:
+        """Of the headroom alone."""
+        if self.headroom_us is None:
+            return Danger.IDLE
+        fails_s, warns_s = headroom_limits_s(self.headroom_limit_s)
+        if self.headroom_us <= 0 or self.headroom_us < fails_s * 1e6:
+            return Danger.CRITICAL
+        return Danger.WARNING if self.headroom_us < warns_s * 1e6 else Danger.OK
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,32 +145,26 @@ class Board:
     tables: tuple[TableOverview, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
-    """What to do next. line: what to type, None: no command does it; why: what it is for; hint: words about it."""
-
-    line: str | None
-    why: str
-    hint: str = ""
-
-
 def dag_id(table: str) -> str:
     """The DAG of a table, named `db.table`."""
     database, _, name = table.partition(".")
     return f"offload__{database}__{name}"
 
 
-_TABLES = """
+_TABLES = f"""
 SELECT t.identity, t.width_us, t.origin_us, t.target, t.created_at AS met_at,
     w.watermark, w.generation, w.status, w.failure_count, w.last_error,
     w.last_successful_run, w.updated_at, w.row_count, w.snapshot_id, w.duration_seconds,
-    g.reason AS guard, l.updated_at AS looked_at, l.brief AS look, l.differing, day.rows AS day_rows, newest.ttl_us
+    g.reason AS guard, g.wanted, g.applied_at, g.last_error AS guard_error,
+    l.updated_at AS looked_at, l.brief AS look, l.differing, day.rows AS day_rows, newest.ttl_us,
+    f.found_differing, f.lost, f.lost_rows, f.lost_from_us, f.lost_to_us
 FROM offload.tables t
 JOIN offload.watermarks w USING (table_id)
 LEFT JOIN offload.looks l USING (table_id)
 LEFT JOIN offload.ttl_guard g USING (table_id)
+LEFT JOIN ({SUMS}) f USING (table_id)
 LEFT JOIN LATERAL (
-    SELECT sum(p.rows) AS rows FROM offload.plans p
+    SELECT sum(greatest(p.rows - p.replaced_rows, 0)) AS rows FROM offload.plans p
     WHERE p.table_id = t.table_id AND p.created_at > now() - interval '1 day' AND p.status = 'committed'
 ) day ON true
 LEFT JOIN LATERAL (
@@ -161,26 +174,57 @@ LEFT JOIN LATERAL (
 """
 
 
+_UNMET = "SELECT identity, failure_count, last_error, updated_at FROM offload.unmet"
+_OF_DAG = " WHERE 'offload__' || regexp_replace({}, '[.]', '__') = :dag"
+
+
 def board(ledger: Ledger) -> Board:
-    """Every table that the ledger knows. Raises OFL-501, OFL-502."""
+    """Every table that the ledger knows, if only by its failures. Raises OFL-501, OFL-502."""
     with ledger.begin() as c:
         now_us = to_us(c.execute(text("SELECT now()")).scalar_one())
         found = [_table(r, now_us) for r in c.execute(text(_TABLES)).mappings()]
+        met = {t.table for t in found}
+        found += [_unmet(r) for r in c.execute(text(_UNMET)).mappings() if r["identity"] not in met]
     return Board(now_us, tuple(sorted(found, key=by_danger)))
 
 
 def one(ledger: Ledger, dag: str) -> tuple[int, TableOverview | None]:
     """Now by the ledger's clock (µs UTC), and the table of a DAG; None when the ledger has never seen it."""
-    sql = _TABLES + " WHERE 'offload__' || regexp_replace(t.identity, '[.]', '__') = :dag"
     with ledger.begin() as c:
         now_us = to_us(c.execute(text("SELECT now()")).scalar_one())
-        row = c.execute(text(sql), {"dag": dag}).mappings().first()
-    return now_us, None if row is None else _table(row, now_us)
+        row = c.execute(text(_TABLES + _OF_DAG.format("t.identity")), {"dag": dag}).mappings().first()
+        if row is not None:
+            return now_us, _table(row, now_us)
+        failed = c.execute(text(_UNMET + _OF_DAG.format("identity")), {"dag": dag}).mappings().first()
+    return now_us, None if failed is None else _unmet(failed)
 
 
 def unknown(dag: str) -> TableOverview:
     """A table whose DAG has never run: only its name is known."""
     return TableOverview(dag.removeprefix("offload__").replace("__", ".", 1), "new", reasons=("never ran",))
+
+
+def _unmet(row: Mapping[Any, Any]) -> TableOverview:
+    """A table whose first check has failed: the ledger holds nothing but its failures."""
+    seen = TableOverview(
+        str(row["identity"]),
+        "failed",
+        failures=int(row["failure_count"]),
+        last_error=without_logins(row["last_error"]),
+        error_id=error_id(row["last_error"]),
+        last_run_us=to_us(row["updated_at"]),
+        heard_us=to_us(row["updated_at"]),
+    )
+    danger, reason = _failing(seen.failures)
+    return replace(seen, danger=danger, reasons=(reason, "no check of it has ended well yet"))
+
+
+def _failing(failures: int) -> tuple[Danger, str]:
+    if not failures:
+        # tries before a run's last one do not count
+        return Danger.WARNING, "a try failed, a retry follows"
+    worst = Danger.CRITICAL if failures >= FAILURES else Danger.WARNING
+    return worst, "the last run failed" if failures == 1 else f"{failures} failures in a row"
 
 
 def by_danger(table: TableOverview) -> tuple[int, float, float, str]:
@@ -214,8 +258,11 @@ def _table(row: Mapping[Any, Any], now_us: int) -> TableOverview:
         late_rows=int(look.get("late_rows") or 0),
         late_from_us=look.get("late_from_us"),
         late_to_us=look.get("late_to_us"),
+        late_unknown=int(look.get("late_unknown") or 0),
         differing=int(row["differing"] or 0),
+        found=sum_of(row),
         ttl_guard=row["guard"],
+        guard_refused=_refusal(row),
         width_us=int(row["width_us"]),
         settle_us=int(look.get("settle_us") or 0),
         origin_us=row["origin_us"],
@@ -230,6 +277,14 @@ def _table(row: Mapping[Any, Any], now_us: int) -> TableOverview:
     known = look.get("next_expiry_us" if landed else "first_expiry_us")
     expiry = expires_us(known, seen.watermark_us, seen.ttl_us)
     return _judged(replace(seen, headroom_us=None if expiry is None else expiry - now_us), now_us)
+
+
+def _refusal(row: Mapping[Any, Any]) -> str | None:
+    """As `looks.Guarded.refused`, with the words that a page may show."""
+    if row["guard"] is None:
+        return None
+    guard = Guarded(row["updated_at"], row["guard"], row["applied_at"], row["guard_error"], row["wanted"])
+    return without_logins(guard.last_error or "ClickHouse has not answered yet") if guard.refused else None
 
 
 def lag_limits_us(seen: TableOverview) -> tuple[int, int]:
@@ -250,31 +305,19 @@ def _judged(seen: TableOverview, now_us: int) -> TableOverview:
         warns_us, fails_us = lag_limits_us(seen)
         behind, far = lag > warns_us, lag > fails_us
     found: list[tuple[Danger, str]] = []
-    if seen.headroom_us is not None:
-        fails_s, warns_s = headroom_limits_s(seen.headroom_limit_s)
-        if seen.headroom_us <= 0:
-            found.append((Danger.CRITICAL, "unshipped rows have begun to expire"))
-        elif seen.headroom_us < fails_s * 1e6:
-            found.append((Danger.CRITICAL, "unshipped rows expire soon"))
-        elif seen.headroom_us < warns_s * 1e6:
-            found.append((Danger.WARNING, f"unshipped rows expire within {_span(seen.headroom_us)}"))
-    if seen.failures:
-        worst = Danger.CRITICAL if seen.failures >= FAILURES else Danger.WARNING
-        found.append((worst, "the last run failed" if seen.failures == 1 else f"{seen.failures} failures in a row"))
-    elif seen.state == "failed":
-        # tries before a run's last one do not count
-        found.append((Danger.WARNING, "a try failed, a retry follows"))
+    if seen.headroom_us is not None and seen.headroom_danger is Danger.CRITICAL:
+        expiring = "unshipped rows have begun to expire" if seen.headroom_us <= 0 else "unshipped rows expire soon"
+        found.append((Danger.CRITICAL, expiring))
+    elif seen.headroom_us is not None and seen.headroom_danger is Danger.WARNING:
+        found.append((Danger.WARNING, f"unshipped rows expire within {_span(seen.headroom_us)}"))
+    if seen.failures or seen.state == "failed":
+        found.append(_failing(seen.failures))
     if behind:
         worst = Danger.CRITICAL if far else Danger.WARNING
         found.append((worst, f"a window is {overdue // MINUTE_US} min overdue"))
     if seen.state != "new" and seen.heard_us is not None and _silent(seen.schedule, seen.heard_us, now_us):
         found.append((Danger.WARNING, f"no run for {_span(now_us - seen.heard_us)}: paused, or nothing schedules it"))
-    if seen.differing:
-        found.append((Danger.WARNING, f"{seen.differing} windows differ from ClickHouse"))
-    if seen.late_rows:
-        found.append((Danger.WARNING, f"{seen.late_rows} rows came later than the horizon"))
-    if seen.ttl_guard:
-        found.append((Danger.WARNING, "TTL merges of the source are stopped"))
+    found += _at_risk(seen)
     found.sort(key=lambda f: f[0])
     quiet = Danger.IDLE if seen.state == "new" else Danger.OK
     state = seen.state
@@ -287,6 +330,34 @@ def _judged(seen: TableOverview, now_us: int) -> TableOverview:
         danger=found[0][0] if found else quiet,
         reasons=tuple(reason for _, reason in found),
     )
+
+
+def _at_risk(seen: TableOverview) -> list[tuple[Danger, str]]:
+    """What is wrong with the rows themselves; as grave as the alerts have it."""
+    found: list[tuple[Danger, str]] = []
+    lost = seen.found.lost
+    if lost:
+        least = f", {seen.found.lost_rows} rows at least" if seen.found.lost_rows else ""
+        found.append((Danger.CRITICAL, f"rows expired before they were shipped, in up to {_count(lost)}{least}"))
+    if seen.guard_refused is not None:
+        found.append((Danger.CRITICAL, f"TTL merges could not be stopped: {seen.guard_refused[:REFUSAL_SHOWN]}"))
+    if seen.differing:
+        differ = "differs" if seen.differing == 1 else "differ"
+        found.append((Danger.CRITICAL, f"{_count(seen.differing)} {differ} from ClickHouse"))
+    if seen.found.differing:
+        found.append((Danger.CRITICAL, f"verify or reconcile saw {_count(seen.found.differing)} differ"))
+    if seen.late_rows:
+        found.append((Danger.CRITICAL, f"{seen.late_rows} rows came later than the horizon"))
+    if seen.late_unknown:
+        unknown = f"{_count(seen.late_unknown)} lost rows in ClickHouse, not known whether late ones are missing"
+        found.append((Danger.WARNING, unknown))
+    if seen.ttl_guard and seen.guard_refused is None:
+        found.append((Danger.WARNING, "TTL merges of the source are stopped"))
+    return found
+
+
+def _count(windows: int) -> str:
+    return f"{windows} window" + ("" if windows == 1 else "s")
 
 
 def in_scheduler(seen: TableOverview, dag: Dag, now_us: int) -> TableOverview:
@@ -320,29 +391,6 @@ def _span(us: int) -> str:
     return f"{us // HOUR_US} h" if us < 2 * DAY_US else f"{us // DAY_US} days"
 
 
-def next_commands(table: TableOverview) -> tuple[Command, ...]:
-    """What to type next, the most urgent first; the last two always help."""
-    name, out = table.table, list[Command]()
-    if table.stopped is not None:
-        retired = "retired on purpose? Delete its DAG in Airflow, and it leaves this page"
-        out.append(Command("bin/offload spec check", "names what is wrong in each spec", retired))
-    kind = REGISTRY.get(table.error_id or "")
-    if kind is not None:
-        out.append(Command(kind.command_for(name), f"{kind.id}: {kind.title}", kind.hint_for(name)))
-    if table.state == "behind":
-        out.append(Command(f"bin/offload run {name}", "ships now what is settled, without waiting for the schedule"))
-    if table.differing:
-        out.append(
-            Command(f"bin/offload reconcile {name} --dry-run", "shows the windows that differ, and why they stay")
-        )
-    if table.late_rows and table.late_from_us is not None and table.late_to_us is not None:
-        lo, hi = _iso(table.late_from_us), _iso(table.late_to_us)
-        out.append(Command(f"bin/offload reconcile {name} --from {lo} --to {hi}", "ships rows that came late"))
-    out.append(Command(f"bin/offload plan {name}", "what the next run would ship, with its SQL"))
-    out.append(Command(f"bin/offload verify {name}", "two readers compare ClickHouse and Iceberg, window by window"))
-    return tuple(out)
-
-
 def restrict(seen: Board, dags: Mapping[str, Dag]) -> Board:
     """Only the tables of these DAGs, by id; those that never ran too, but for what was retired before it did."""
     known = {t.dag_id: t for t in seen.tables}
@@ -352,10 +400,6 @@ def restrict(seen: Board, dags: Mapping[str, Dag]) -> Board:
         if id in known or not dag.retired
     )
     return Board(seen.now_us, tuple(sorted(listed, key=by_danger)))
-
-
-def _iso(us: int) -> str:
-    return f"{from_us(us):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _positive(us: int | None) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -32,7 +32,10 @@ class Fate(StrEnum):
     PENDING = "pending"
     """Settled, and not looked at yet."""
     LOST = "lost"
-    """Not shipped, and its rows have begun to expire in ClickHouse: what was there may be gone for good."""
+    """Its rows expired in ClickHouse before they were shipped, or have begun to: what was there may be gone for good.
+
+    Also when a run has seen it empty since, until somebody accepts the loss.
+    """
     DIFFERS = "differs"
     """ClickHouse holds something else, and the last check left it as it is."""
     EXPIRED = "expired"
@@ -78,17 +81,22 @@ class PlanLine:
 
 
 @dataclass(frozen=True, slots=True)
+class Made:
+    """What a cell says of the plan that made it."""
+
+    generation: int
+    snapshot_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Timeline:
-    """The windows of `span` in order, and the last plans, newest first."""
+    """The windows of `span` in order, the last plans, newest first, and every plan that a window names."""
 
     span: Span
     width_us: int
     cells: tuple[Cell, ...]
     plans: tuple[PlanLine, ...]
-
-    def snapshots(self) -> dict[uuid.UUID, int]:
-        """The snapshot of each committed plan."""
-        return {p.plan_id: p.snapshot_id for p in self.plans if p.snapshot_id is not None}
+    made: Mapping[uuid.UUID, Made] = field(default_factory=dict)
 
 
 _WINDOWS = text(
@@ -101,8 +109,17 @@ _REPLACED = text(
     " WHERE p.table_id = :id AND p.created_at >= to_timestamp(:lo / 1e6) AND p.plan_id = ANY(:plans)"
 )
 _LEFT = text(
-    "SELECT (x ->> 'window')::bigint AS number, x ->> 'reason' AS reason, (x ->> 'rows')::bigint AS rows"
+    "SELECT (x ->> 'window')::bigint AS number, x ->> 'reason' AS reason, (x ->> 'rows')::bigint AS rows,"
+    # older code did not say it
+    " coalesce((x ->> 'differs')::boolean, x ->> 'reason' <> 'unknown-fingerprint') AS differs"
     " FROM offload.looks, jsonb_array_elements(document -> 'left') x WHERE table_id = :id"
+)
+_MADE = text(
+    "SELECT plan_id, generation, snapshot_id FROM offload.plans WHERE table_id = :id AND plan_id = ANY(:plans)"
+)
+_FOUND = text(
+    "SELECT lower(span) AS lo, upper(span) AS hi, kind FROM offload.findings"
+    " WHERE table_id = :id AND accepted_at IS NULL AND span && int8range(:lo, :hi)"
 )
 _PLAN_COLUMNS = (
     "SELECT p.plan_id, p.generation, p.status, p.run_id, p.rows, p.windows, p.snapshot_id, p.created_at, p.closed_at,"
@@ -126,12 +143,23 @@ def timeline(ledger: Ledger, seen: TableOverview, now_us: int, span: Span) -> Ti
         table_id = c.execute(
             text("SELECT table_id FROM offload.tables WHERE identity = :identity"), {"identity": seen.table}
         ).scalar_one()
-        rows = c.execute(_WINDOWS, {"id": table_id, "lo": span.lo, "hi": span.hi}).mappings().all()
-        was = _replaced(c, table_id, span, [r["plan_id"] for r in rows if r["rows"]])
-        left = {r.number: (str(r.reason), int(r.rows)) for r in c.execute(_LEFT, {"id": table_id})}
+        rows = c.execute(_WINDOWS, {"id": table_id} | _ends(span)).mappings().all()
+        shipped_by = list({r["plan_id"] for r in rows if r["rows"]})
+        was = _replaced(c, table_id, span, shipped_by)
+        made = {
+            r.plan_id: Made(int(r.generation), r.snapshot_id)
+            for r in c.execute(_MADE, {"id": table_id, "plans": shipped_by})
+        }
+        left = {r.number: (str(r.reason), int(r.rows)) for r in c.execute(_LEFT, {"id": table_id}) if r.differs}
+        found = [(Span(r.lo, r.hi), str(r.kind)) for r in c.execute(_FOUND, {"id": table_id} | _ends(span))]
         plans = [_plan(r) for r in c.execute(_LAST_PLANS, {"id": table_id, "limit": PLANS}).mappings()]
-    cells = _cells(grid, span, rows, was, left, seen, now_us)
-    return Timeline(span, seen.width_us, cells, tuple(plans))
+    # a difference that no window shows is none of a window
+    known = Known(
+        lost=merge(s for s, kind in found if kind == "lost"),
+        differing=merge(s for s, kind in found if kind in {"verify", "reconcile"}),
+    )
+    cells = _cells(grid, span, rows, was, left, seen, now_us, known)
+    return Timeline(span, seen.width_us, cells, tuple(plans), made)
 
 
 def plan_line(ledger: Ledger, table: str, plan_id: uuid.UUID) -> PlanLine | None:
@@ -143,8 +171,20 @@ def plan_line(ledger: Ledger, table: str, plan_id: uuid.UUID) -> PlanLine | None
 
 def _replaced(c: Connection, table_id: int, span: Span, plans: Sequence[uuid.UUID]) -> dict[tuple[Any, int], int]:
     """Rows before, by plan and window, of the windows that these plans replaced."""
-    wanted = {"id": table_id, "lo": span.lo, "plans": list(set(plans))}
+    wanted = {"id": table_id, "lo": span.lo, "plans": list(plans)}
     return {(r.plan_id, r.number): int(r.was or 0) for r in c.execute(_REPLACED, wanted)}
+
+
+def _ends(span: Span) -> dict[str, int]:
+    return {"lo": span.lo, "hi": span.hi}
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is neither mended nor accepted, as merged spans: what expired unshipped, what verify or reconcile saw."""
+
+    lost: Sequence[Span] = ()
+    differing: Sequence[Span] = ()
 
 
 def _cells(
@@ -155,6 +195,7 @@ def _cells(
     left: Mapping[int, tuple[str, int]],
     seen: TableOverview,
     now_us: int,
+    known: Known = Known(),  # noqa: B008 - it is frozen
 ) -> tuple[Cell, ...]:
     shipped = {grid.number(r["lo"]): r for r in rows if r["rows"]}
     empty = merge(Span(r["lo"], r["hi"]) for r in rows if not r["rows"])
@@ -164,18 +205,21 @@ def _cells(
         window = grid.span(number)
         row = shipped.get(number)
         reason, source_rows = left.get(number, (None, None))
-        if reason == "unknown-fingerprint":
-            reason, source_rows = None, None
+        if reason is None and _covered(window, known.differing):
+            reason = "verified"
+        lost = _covered(window, known.lost)
         if row is None:
             fate = Fate.EMPTY
             if not _covered(window, empty):
                 begun = seen.origin_us is not None and window.lo >= seen.origin_us
                 fate = _unshipped(window, seen, now_us) if begun and window.hi <= settled else Fate.OPEN
-            out.append(Cell(window, Fate.DIFFERS if reason else fate, source_rows=source_rows, why=reason))
+            fate = Fate.LOST if lost else Fate.DIFFERS if reason else fate
+            out.append(Cell(window, fate, source_rows=source_rows, why=reason))
             continue
         before = was.get((row["plan_id"], number))
         gone = row["expiry_us"] is not None and row["expiry_us"] <= now_us
-        fate = Fate.DIFFERS if reason else Fate.HEALED if before is not None else Fate.EXPIRED if gone else Fate.SHIPPED
+        whole = Fate.HEALED if before is not None else Fate.EXPIRED if gone else Fate.SHIPPED
+        fate = Fate.LOST if lost else Fate.DIFFERS if reason else whole
         recorded = to_us(row["recorded_at"])
         out.append(Cell(window, fate, int(row["rows"]), before, source_rows, reason, row["plan_id"], recorded))
     return tuple(out)

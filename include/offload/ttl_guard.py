@@ -59,7 +59,7 @@ def watch(ctx: Context, spec: TableSpec, table_id: int, first_expiry_us: int | N
     looks.guard_answered(ctx.ledger, table_id, None if failure is None else str(failure))
     if failure is not None:
         ctx.metrics.failure(spec.identity, "check_extent", failure.id, final=False)
-        ctx.metrics.guarded(spec.identity, stopped=False)
+        ctx.metrics.guarded(spec.identity, stopped=False, refused=True)
         return GuardState(False, f"TTL merges could not be stopped: {failure}")
     ctx.metrics.guarded(spec.identity, stopped=True)
     return GuardState(True, f"TTL merges of the source are stopped: {reason} near")
@@ -72,7 +72,7 @@ def release(ctx: Context, spec: TableSpec, table_id: int) -> GuardState:
         return GuardState()
     failure = _tell(ctx, spec, "START")
     if failure is not None:
-        looks.guard_answered(ctx.ledger, table_id, str(failure))
+        looks.guard_answered(ctx.ledger, table_id, str(failure), "start")
         ctx.metrics.failure(spec.identity, "update_watermark", failure.id, final=False)
         ctx.metrics.guarded(spec.identity, stopped=True)
         return GuardState(True, f"TTL merges could not be started again: {failure}")

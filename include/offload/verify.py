@@ -29,6 +29,8 @@ from include.offload.lake import marker as markers
 from include.offload.lake.catalog import find_table
 from include.offload.lake.evolution import project_onto
 from include.offload.lake.rewriting import cursor_filter
+from include.offload.ledger import findings
+from include.offload.ledger.findings import Finding, Kind
 from include.offload.ledger.store import Head
 from include.offload.model import ProjectedColumn, Projection, WindowState
 from include.offload.source.client import Client
@@ -137,14 +139,34 @@ class VerifyReport:
 def verify(ctx: Context, spec: TableSpec, from_us: int | None = None, to_us: int | None = None) -> VerifyReport:
     """Compare all accounted windows (or those of a range, µs UTC) that have not begun to expire, and all rows counted.
 
-    What it finds is sent as a metric too. Raises OFL-309 when the Iceberg table is gone, OFL-407 when there is nothing
-    to compare.
+    What it finds stays in the ledger until these windows are seen to be equal, and is sent as a metric. Raises OFL-309
+    when the Iceberg table is gone, OFL-407 when there is nothing to compare.
     """
     report = _read_both(ctx, spec, from_us, to_us)
-    if not report.ok or (from_us is None and to_us is None):
-        # a part without faults says nothing of a fault that was found elsewhere
-        ctx.metrics.verified(spec.identity, 0 if report.ok else max(1, len(report.differences)))
+    head = ctx.ledger.head(spec.identity)
+    assert head is not None  # noqa: S101 - there was something to compare
+    looked_at, found = compared_by(report)
+    known = findings.compared(ctx.ledger, head.table_id, Grid(spec.window_us), looked_at, found)
+    ctx.metrics.verified(spec.identity, known)
     return report
+
+
+def compared_by(report: VerifyReport) -> tuple[dict[Kind, tuple[Span, ...]], list[Finding]]:
+    """What a report looked at, and what differs there.
+
+    Windows that have begun to expire are not compared: a difference that was found there earlier stays, until somebody
+    accepts it. What no window shows counts as one.
+    """
+    spans = tuple(subtract(report.span, report.left_out))
+    looked_at = {Kind.VERIFY: spans, Kind.RECONCILE: spans}
+    found = [Finding(Kind.VERIFY, d.span, 1) for d in report.differences]
+    if report.lake_total is not None:
+        looked_at[Kind.TOTAL] = (ALL_TIME,)
+        if report.lake_total != report.ledger_total:
+            found.append(Finding(Kind.TOTAL, ALL_TIME, 1))
+    if not report.ok and not found:
+        found.append(Finding(Kind.VERIFY, report.span, 1))
+    return looked_at, found
 
 
 def _read_both(ctx: Context, spec: TableSpec, from_us: int | None, to_us: int | None) -> VerifyReport:

@@ -163,7 +163,8 @@ def test_each_server_that_is_away_is_named_and_the_others_are_not(table: Table, 
     with stopped("statsd-exporter"), stopped("postgres"):
         found = lines(specs)
         assert {n for n, line in found.items() if line.state is State.FAIL} == {
-            "statsd_exporter", "PostgreSQL", "last cycles", "lag", "TTL headroom", "errors, last hour",
+            "statsd_exporter", "PostgreSQL", "last cycles", "lag", "TTL headroom", "ClickHouse and Iceberg",
+            "errors, last hour",
         }  # fmt: skip
         assert found["PostgreSQL"].text.startswith("OFL-501 ")
         assert str(found["PostgreSQL"].next).startswith("bin/offload stack start if ")

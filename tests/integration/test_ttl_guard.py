@@ -7,9 +7,11 @@ import time
 import pytest
 from pydantic import SecretStr
 
+from include.offload import overview as page
 from include.offload.cli.overview import overview
 from include.offload.errors import SETTING_MISSING, OffloadError
 from include.offload.ledger import looks
+from include.offload.overview import Danger, TableOverview
 from include.offload.settings import Settings, load
 from include.offload.steps import RunRequest, check_extent, open_context
 from tests.support.domain import DDL, HOUR_US, WINDOW_US, Domain, DomainTable, MakeDomainTable
@@ -163,3 +165,32 @@ def test_a_guard_that_clickhouse_does_not_obey_is_said_and_shipping_goes_on(
     (line,) = overview(t.ctx, [t.spec]).tables
     assert any("TTL merges should be stopped" in n for n in line.notes)
     assert t.run().rows == 10
+
+
+def test_a_guard_that_clickhouse_does_not_obey_is_said_as_what_it_is(table: MakeDomainTable, domain: Domain) -> None:
+    """Rows are being deleted: worse than a guard that holds."""
+    away = load(clickhouse_guard_uri=SecretStr("http://offload_guard:hunter2@127.0.0.1:1/"))
+    t = table(STOP, ddl=SHORT, settings=away).fill(0)
+    assert any("could not be stopped" in n for n in t.check().notes)
+
+    def seen() -> TableOverview:
+        _, found = page.one(t.ctx.ledger, t.spec.dag_id)
+        assert found is not None
+        return found
+
+    assert seen().danger is Danger.CRITICAL
+    (reason,) = [r for r in seen().reasons if "TTL merges" in r]
+    assert reason.startswith("TTL merges could not be stopped: ")
+    assert "hunter2" not in reason
+    known = looks.remembered(t.ctx.ledger, t.identity)
+    assert known is not None
+    assert known.guard is not None
+    assert known.guard.refused
+    # obeyed once, and refused since it was restarted
+    obeyed = open_context(guard(domain))
+    check_extent(obeyed, t.spec, RunRequest("obeyed"))
+    obeyed.close()
+    assert [r for r in seen().reasons if "TTL merges" in r] == ["TTL merges of the source are stopped"]
+    t.check()
+    assert [r for r in seen().reasons if "could not be stopped" in r]
+    t.unverifiable = "nothing was shipped"

@@ -57,8 +57,9 @@ def forget(uri: str, tables: Iterable[str]) -> None:
             " (SELECT plan_id FROM offload.plans WHERE table_id = ANY(%s))",
             [ids],
         )
-        for name in ("windows", "looks", "ttl_guard", "plans", "watermarks", "tables"):
+        for name in ("windows", "looks", "ttl_guard", "findings", "plans", "watermarks", "tables"):
             c.execute(f"DELETE FROM offload.{name} WHERE table_id = ANY(%s)", [ids])
+        c.execute("DELETE FROM offload.unmet WHERE identity = ANY(%s)", [list(tables)])
 
 
 def tell(uri: str, story: Story) -> list[uuid.UUID]:
@@ -162,7 +163,7 @@ def tell(uri: str, story: Story) -> list[uuid.UUID]:
             "expires": story.ttl_us is not None,
             "settle_us": story.settle_us,
             "left": [
-                {"window": watermark // w - 1 - n, "reason": "expiring", "rows": 12, "ledger_rows": 900}
+                {"window": watermark // w - 1 - n, "reason": "shrunk", "rows": 12, "ledger_rows": 900, "differs": True}
                 for n in story.differing
             ],
         }

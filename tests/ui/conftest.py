@@ -168,9 +168,6 @@ def keep(request: pytest.FixtureRequest) -> Keep:
 
     def write(page: Page, name: str) -> None:
         if SCREENSHOTS:
-            for part in page.frames:
-                # the DAGs of a test stack are paused, those of a reader's are not
-                part.evaluate("document.querySelectorAll('.asleep').forEach(mark => mark.remove())")
             page.screenshot(path=Path(request.config.rootpath) / "docs" / "img" / f"{name}.png")
 
     return write

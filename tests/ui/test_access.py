@@ -19,7 +19,14 @@ pytestmark = pytest.mark.timeout(600)
 MINE, THEIRS = "offload__k2__ohlcv_5m", "offload__k2__silver_trades"
 UNSEEN_RUNS = "offload__k2__bronze_trades_kraken"
 SOME_PLAN = "11111111-1111-1111-1111-111111111111"
-PATHS = ("/", "/tree", f"/dags/{MINE}", f"/dags/{MINE}/plans/{SOME_PLAN}", "/errors/OFL-201")
+PATHS = (
+    "/",
+    "/tree",
+    f"/dags/{MINE}",
+    f"/dags/{MINE}/plans/{SOME_PLAN}",
+    f"/dags/{MINE}/runs/r/events",
+    "/errors/OFL-201",
+)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +82,7 @@ def test_a_denied_table_is_neither_shown_nor_listed(user: httpx.Client, ten: lis
     assert "k2.<wbr>ohlcv_<wbr>5m" in listed.text
     assert THEIRS not in listed.text
     assert "silver" not in listed.text
-    for path in (f"/dags/{THEIRS}", f"/dags/{THEIRS}/plans/{SOME_PLAN}"):
+    for path in (f"/dags/{THEIRS}", f"/dags/{THEIRS}/plans/{SOME_PLAN}", f"/dags/{THEIRS}/runs/r/events"):
         assert user.get(f"/offload{path}").status_code == 403
     assert user.get(f"/offload/dags/{MINE}").status_code == 200
 
@@ -87,7 +94,11 @@ def test_what_runs_did_is_for_those_who_may_read_runs(user: httpx.Client, ten: l
     listed = user.get("/offload/").raise_for_status().text
     assert MINE in listed
     assert UNSEEN_RUNS not in listed
-    for path in (f"/dags/{UNSEEN_RUNS}", f"/dags/{UNSEEN_RUNS}/plans/{SOME_PLAN}"):
+    for path in (
+        f"/dags/{UNSEEN_RUNS}",
+        f"/dags/{UNSEEN_RUNS}/plans/{SOME_PLAN}",
+        f"/dags/{UNSEEN_RUNS}/runs/r/events",
+    ):
         assert user.get(f"/offload{path}").status_code == 403
 
 

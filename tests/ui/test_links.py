@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import httpx
@@ -35,8 +36,15 @@ def test_from_a_shipped_plan_and_from_a_failure(client: httpx.Client, airflow: D
     run = airflow.ask(table.dag_id)
     airflow.green(run)
     shown = links(client, run, "offload")
-    assert set(shown) == {"Iceberg snapshot"}, "there is no history server here"
-    assert airflow.xcom(run, "offload", "return_value")["application_id"].startswith("local-")
+    assert set(shown) == {"Iceberg snapshot", "Spark event log"}
+    application = airflow.xcom(run, "offload", "return_value")["application_id"]
+    log = client.get(shown["Spark event log"].replace("/plugin/offload", "")).raise_for_status()
+    assert log.headers["Content-Type"].startswith("text/plain")
+    events = [json.loads(line) for line in log.text.splitlines()]
+    (started,) = [e for e in events if e["Event"] == "SparkListenerApplicationStart"]
+    assert started["App ID"] == application
+    assert [e for e in events if e["Event"] == "SparkListenerTaskEnd"]
+    assert client.get(f"/offload/dags/{table.dag_id}/runs/another/events").status_code == 404
     assert links(client, run, "check_extent") == {}
     page = client.get(shown["Iceberg snapshot"].replace("/plugin/offload", "")).raise_for_status().text
     assert str(table.lake().snapshots[-1]) in page

@@ -44,8 +44,8 @@ def test_the_endangered_come_first(opened: OpenPage, ten: list[Story], keep: Kee
     first = ours(frame(page)).first
     expect(first).to_contain_text("5 failures in a row")
     expect(first).to_contain_text("unshipped rows expire soon")
-    expect(rows.nth(1)).to_contain_text("k2.bronze_trades_coinbase")
-    expect(ours(frame(page)).nth(2)).to_contain_text("3 windows differ from ClickHouse")
+    expect(ours(frame(page)).nth(1)).to_contain_text("3 windows differ from ClickHouse")
+    expect(rows.nth(2)).to_contain_text("k2.bronze_trades_coinbase")
     expect(rows.nth(9)).to_contain_text("k2.ohlcv_1d")
     keep(page, "offload-tables")
 
@@ -56,7 +56,7 @@ def test_filter_and_refresh(opened: OpenPage, ten: list[Story], ledger_uri: str)
     inside = frame(page)
     inside.get_by_role("searchbox").fill("ohlcv")
     expect(inside.locator("tbody tr:visible")).to_have_count(6)
-    inside.get_by_text("Watch").click()
+    inside.get_by_text("Act now").click()
     expect(inside.locator("tbody tr:visible")).to_have_count(1)
     inside.get_by_text("All", exact=False).first.click()
     with psycopg.connect(ledger_uri) as c:
@@ -94,12 +94,54 @@ def test_a_window_says_what_became_of_it(opened: OpenPage, ten: list[Story], kee
     expect(tip).to_contain_text("snapshot 42")
     expect(tip).to_contain_text("plan ")
     keep(page, "offload-table")
+    # also what a plan made that is too old for the list of plans: the map shows seven days
+    inside.locator(".heat .expired").last.hover()
+    expect(tip).to_contain_text("snapshot 42")
+    expect(tip).to_contain_text("generation ")
     # the keyboard says the same
     healed.focus()
     healed.press("ArrowRight")
     expect(inside.locator(":focus")).to_have_attribute("data-i", str(int(healed.get_attribute("data-i") or 0) + 1))
     expect(inside.locator(":focus")).to_have_attribute("aria-label", re.compile("UTC, (healed: )?shipped"))
     expect(inside.get_by_role("tooltip")).to_be_visible()
+
+
+def test_a_refresh_keeps_what_somebody_marked_and_where_the_focus_was(
+    chrome: Browser, session_state: object, airflow_url: str, ten: list[Story]
+) -> None:
+    """Every 15 seconds, or a command could not be copied by hand, nor read by who goes there with the keyboard."""
+    context = chrome.new_context(storage_state=session_state, viewport=PHONE)  # type: ignore[arg-type]
+    page = context.new_page()
+    page.clock.install()
+    page.goto(f"{airflow_url}/offload/dags/offload__k2__silver_trades")
+    command = page.locator(".commands code").first
+    page.evaluate("document.querySelector('h1').dataset.old = 'yes'")
+    copy = page.locator("[data-copy]").first
+    copy.focus()
+    chart = page.locator("[data-chart]").first
+
+    def refreshed() -> None:
+        with page.expect_response(lambda r: r.request.headers.get("x-offload-part") == "1"):
+            page.clock.run_for(15_000)
+
+    refreshed()
+    expect(page.locator("h1[data-old]")).to_have_count(0)
+    expect(copy).to_be_focused()
+    chart.focus()
+    chart.press("ArrowLeft")
+    said = chart.locator("output").inner_text()
+    refreshed()
+    expect(chart).to_be_focused()
+    expect(chart.locator("output")).to_have_text(said)
+    page.evaluate("document.querySelector('h1').dataset.old = 'yes'")
+    command.select_text()
+    refreshed()
+    expect(page.locator("h1[data-old]")).to_have_count(1)
+    assert page.evaluate("getSelection().toString()") == command.inner_text()
+    page.evaluate("getSelection().removeAllRanges()")
+    refreshed()
+    expect(page.locator("h1[data-old]")).to_have_count(0)
+    context.close()
 
 
 def test_the_tab_on_a_dag(opened: OpenPage, ten: list[Story]) -> None:

@@ -6,8 +6,11 @@ import httpx
 import psycopg
 import pytest
 
+from include.offload.ledger import Ledger, findings
+from include.offload.ledger.findings import Finding, Kind
+from include.offload.windows import Grid
 from tests.support.airflow_driver import Driver, poll
-from tests.support.ledger_story import DAY_US, Story, forget, tell
+from tests.support.ledger_story import DAY_US, MINUTE_US, Story, forget, tell
 from tests.support.tables import MakeTable
 from tests.ui.conftest import Gone, row_of
 
@@ -127,3 +130,68 @@ def test_what_expired_before_it_was_shipped_is_not_pending(client: httpx.Client,
     assert 'class="cell pending" data-i' in page
     assert "lost <b>" in page
     assert "unshipped rows have begun to expire" in page
+
+
+def test_a_new_table_whose_first_check_fails_shows_its_error(client: httpx.Client, gone: Gone) -> None:
+    """Before the ledger has met it: sorted as the danger that it is, with the runbook and what to type."""
+    forget(gone.ledger_uri, [gone.table])
+    gone.airflow("UPDATE dag SET is_stale = false WHERE dag_id = %s", gone.dag_id)
+    ledger = Ledger(gone.ledger_uri)
+    for _ in range(3):
+        ledger.failed(gone.table, "OFL-203 [gone.t] the source table does not exist: http://u:hunter2@h/")
+    ledger.close()
+    shown = row(client, gone.dag_id)
+    assert 'data-danger="0"' in shown
+    assert "3 failures in a row" in shown
+    page = client.get(f"/offload/dags/{gone.dag_id}").raise_for_status().text
+    for html in (shown, page):
+        assert "/offload/errors/OFL-203" in html
+        assert "the source table does not exist" in html
+        assert "hunter2" not in html
+    assert "This table has not run" not in page
+    assert 'class="commands"' in page
+
+
+def test_rows_that_expired_unshipped_stay_until_somebody_accepts_it(client: httpx.Client, gone: Gone) -> None:
+    """The run after them has seen their windows empty, and all else is well."""
+    gone.airflow("UPDATE dag SET is_stale = false WHERE dag_id = %s", gone.dag_id)
+    forget(gone.ledger_uri, [gone.table])
+    tell(gone.ledger_uri, Story(gone.table, rows=40, quiet=(3, 4, 5)))
+    path = f"/offload/dags/{gone.dag_id}"
+    assert 'data-danger="2"' in row(client, gone.dag_id)
+    assert 'class="cell lost"' not in client.get(path).text
+    ledger = Ledger(gone.ledger_uri)
+    head = ledger.head(gone.table)
+    assert head is not None
+    assert head.watermark_us is not None
+    grid = Grid(5 * MINUTE_US)
+    last = grid.number(head.watermark_us) - 1
+    findings.lose(ledger, head.table_id, grid, {last - 3: 7, last - 4: 0})
+    shown, page = row(client, gone.dag_id), client.get(path).text
+    assert 'data-danger="0"' in shown
+    assert "rows expired before they were shipped, in up to 2 windows, 7 rows at least" in shown
+    assert page.count('class="cell lost" data-i') == 2
+    assert f'data-copy="bin/offload accept-loss {gone.table}"' in page
+    findings.accept(ledger, head.table_id)
+    assert 'data-danger="2"' in row(client, gone.dag_id)
+    assert 'class="cell lost" data-i' not in client.get(path).text
+    # the next run finds the same again, and says nothing of it
+    findings.lose(ledger, head.table_id, grid, {last - 3: 7, last - 4: 0})
+    assert 'data-danger="2"' in row(client, gone.dag_id)
+    ledger.close()
+
+
+def test_what_verify_found_is_on_the_page(client: httpx.Client, gone: Gone) -> None:
+    gone.airflow("UPDATE dag SET is_stale = false WHERE dag_id = %s", gone.dag_id)
+    ledger = Ledger(gone.ledger_uri)
+    head = ledger.head(gone.table)
+    assert head is not None
+    assert head.watermark_us is not None
+    grid = Grid(5 * MINUTE_US)
+    span = grid.span(grid.number(head.watermark_us) - 9)
+    findings.compared(ledger, head.table_id, grid, {}, [Finding(Kind.VERIFY, span, 1)])
+    ledger.close()
+    shown, page = row(client, gone.dag_id), client.get(f"/offload/dags/{gone.dag_id}").text
+    assert 'data-danger="0"' in shown
+    assert "verify or reconcile saw 1 window differ" in shown
+    assert page.count('class="cell differs') == 2, "the window, and the legend"

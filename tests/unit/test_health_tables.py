@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
-from include.offload.health.lines import State
-from include.offload.health.tables import cycles_line, errors, headroom_line, lag_line
-from include.offload.ledger.looks import Look, Remembered
+from include.offload.health.lines import Line, State
+from include.offload.health.tables import agreement_line, cycles_line, errors, headroom_line, lag_line
+from include.offload.ledger.findings import Sum
+from include.offload.ledger.looks import Guarded, Look, Remembered
+from include.offload.planning import Leave, Left
 from include.offload.settings import ROOT, load
 from include.offload.spec.load import load_specs
 from include.offload.windows import to_us
@@ -133,6 +135,56 @@ def test_each_table_has_its_own_limit_of_headroom() -> None:
     assert headroom_line(known, own, NOW).state is State.OK
     strict = [s.model_copy(update={"alerts": s.alerts.model_copy(update={"ttl_headroom_s": 108_000})}) for s in OTHERS]
     assert headroom_line(known | {s.identity: past(29) for s in OTHERS}, [*own[:1], *strict], NOW).state is State.FAIL
+
+
+def agreed(**known: Any) -> Line:
+    """The line of two tables of which one is well."""
+    return agreement_line({"k2.a": past(), "k2.b": replace(past(), **known)}, {"k2.a", "k2.b"})
+
+
+def a_guard(**known: Any) -> Guarded:
+    return replace(Guarded(NOW, "rows expire", NOW, None), **known)
+
+
+def test_no_difference_is_known() -> None:
+    assert (agreed().state, agreed().text) == (State.OK, "no difference is known of 2 tables")
+
+
+@pytest.mark.parametrize(
+    ("known", "state", "said", "next_one"),
+    [
+        ({"found": Sum(differing=3)}, State.FAIL, "3 windows differ, as verify", "verify k2.b"),
+        ({"found": Sum(lost=2)}, State.FAIL, "lost rows of up to 2 windows", "accept-loss k2.b"),
+        ({"guard": a_guard(last_error="no")}, State.FAIL, "does not stop its TTL merges", "status k2.b"),
+        ({"guard": a_guard(applied_at=None)}, State.FAIL, "does not stop its TTL merges", "status k2.b"),
+        ({"guard": a_guard()}, State.WARN, "its TTL merges are stopped", "status k2.b"),
+        ({"guard": a_guard(wanted="start", last_error="no")}, State.WARN, "merges are stopped", "status k2.b"),
+        ({"look": replace(look(), late_rows=4)}, State.FAIL, "4 rows came after", "status k2.b"),
+        ({"look": replace(look(), late_unknown=4)}, State.WARN, "late ones may be missing", "verify k2.b"),
+        (
+            {"look": replace(look(), left=(Left(1, Leave.SHRUNK, 3, 5),))},
+            State.FAIL,
+            "1 windows differ",
+            "reconcile k2.b --dry-run",
+        ),
+        # what the lake keeps of rows that expired is no difference
+        ({"look": replace(look(), left=(Left(1, Leave.EXPIRING, 3, 5, True),))}, State.OK, "no difference", None),
+    ],
+)
+def test_what_is_not_in_the_lake_is_a_line_of_health(
+    known: dict[str, Any], state: State, said: str, next_one: str | None
+) -> None:
+    """Without Prometheus nobody else says it."""
+    line = agreed(**known)
+    assert line.state is state, line
+    assert said in line.text
+    assert line.next == (None if next_one is None else f"bin/offload {next_one}")
+
+
+def test_what_a_table_without_a_spec_lost_warns() -> None:
+    line = agreement_line({"k2.gone": replace(past(), found=Sum(lost=1))}, ())
+    assert (line.state, line.next) == (State.WARN, "bin/offload accept-loss k2.gone")
+    assert "k2.gone: lost rows of up to 1 windows before they were shipped (it has no spec)" in line.text
 
 
 def test_an_old_error_with_a_login_is_not_shown() -> None:

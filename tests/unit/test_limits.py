@@ -33,8 +33,13 @@ def test_two_runs_that_did_not_land_are_beyond_them(window: int) -> None:
 
 
 def test_a_limit_of_the_table_s_own_wins() -> None:
-    assert lag_limits_s(60 * MINUTE_US, 7200, "0 * * * *") == (4800, 7200)
+    assert lag_limits_s(60 * MINUTE_US, 7200, "0 * * * *") == (7200, 7200 + 15 * MINUTE_S)
     assert lag_limit_s(60 * MINUTE_US, own_s=7200) == 7200
+
+
+def test_the_limit_of_all_written_into_a_spec_changes_nothing() -> None:
+    """The alert judges the trough of the saw, what sees a moment its peak: 20 minutes are healthy, 31 one failure."""
+    assert lag_limits_s(5 * MINUTE_US, limits.LAG_S) == lag_limits_s(5 * MINUTE_US)
 
 
 def test_a_table_that_runs_once_an_hour_is_allowed_one_run_that_fails() -> None:
@@ -53,7 +58,7 @@ def test_the_limits_are_those_of_the_alerts() -> None:
     assert values.seconds("lag_critical") + values.seconds("lag_critical_trough") == limits.LAG_FAILED_S
     assert values.seconds("lag_window") == limits.LAG_WINDOW_S
     assert values.seconds("interval") == limits.INTERVAL_S
-    assert values.seconds("lag_elevated") / values.seconds("lag_critical") == limits.WARN_SHARE
+    assert values.seconds("lag_critical_trough") == limits.PEAK_S
     assert values.seconds("ttl_headroom_critical") == limits.HEADROOM_S
     assert values.seconds("ttl_headroom_warning") == limits.HEADROOM_S * limits.HEADROOM_WARN_TIMES
     assert int(values.number("failures")) == limits.FAILURES

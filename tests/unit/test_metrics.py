@@ -11,16 +11,13 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from include.offload import metrics, verify
-from include.offload.context import Context
+from include.offload import metrics
 from include.offload.errors import REGISTRY as ERRORS
 from include.offload.metrics import DURATION_BUCKETS, MAX_NAME, REGISTRY, Kind, Metrics, stat_name
 from include.offload.model import Action, Outcome, Plan, PlannedWindow, WindowState
 from include.offload.settings import Settings
 from include.offload.spec.interval import interval_s
 from include.offload.spec.model import TableSpec
-from include.offload.verify import Difference, VerifyReport
-from include.offload.windows import Span
 from include.orchestration import bundle
 
 MAPPING = Path(__file__).resolve().parents[2] / "monitoring" / "statsd-mapping.yaml"
@@ -208,12 +205,25 @@ def test_rows_that_no_run_ships_are_sent(wire: tuple[Metrics, socket.socket]) ->
     emitter, receiver = wire
     emitter.check(
         "k2.a", settle_us=0, pending_windows=0, pending_rows=0,
-        late_beyond_horizon=3, rows_before_start=4, rows_in_future=5,
+        late_beyond_horizon=3, rows_before_start=4, rows_in_future=5, late_unknown=6,
     )  # fmt: skip
-    seen = [line for _ in range(9) for line in read(receiver)]
+    seen = [line for _ in range(10) for line in read(receiver)]
     assert "offload_late_rows_beyond_horizon,table=k2.a:3|g" in seen
     assert "offload_rows_before_start,table=k2.a:4|g" in seen
     assert "offload_rows_in_future,table=k2.a:5|g" in seen
+    assert "offload_late_unknown_windows,table=k2.a:6|g" in seen
+
+
+def test_a_guard_that_clickhouse_does_not_obey_holds_nothing(wire: tuple[Metrics, socket.socket]) -> None:
+    emitter, receiver = wire
+    emitter.guarded("k2.a", stopped=False, refused=True)
+    emitter.guarded("k2.a", stopped=True)
+    assert [line for _ in range(4) for line in read(receiver)] == [
+        "offload_ttl_guard_stopped,table=k2.a:0|g",
+        "offload_ttl_guard_refused,table=k2.a:1|g",
+        "offload_ttl_guard_stopped,table=k2.a:1|g",
+        "offload_ttl_guard_refused,table=k2.a:0|g",
+    ]
 
 
 def test_an_unknown_error_is_counted_as_unknown(wire: tuple[Metrics, socket.socket]) -> None:
@@ -301,36 +311,3 @@ def test_series_are_counted_as_prometheus_has_them() -> None:
     assert metrics.series(REGISTRY["offload_info"], 1000) == 1
     assert metrics.series(REGISTRY["offload_errors_total"], 1000) == 3 * 1000
     assert metrics.series(REGISTRY["offload_duration_seconds"], 10) == (11 + 1 + 2) * 10
-
-
-def report(*, windows: int = 0, lake_rows: int = 5) -> VerifyReport:
-    found = Difference(Span(0, 1), WindowState(0, 5, 0), WindowState(0, 4, 0))
-    return VerifyReport("k2.a", Span(0, 1), None, 9, 5, lake_rows, lake_rows, (found,) * windows, (), None, 0.1)
-
-
-@pytest.mark.parametrize(
-    ("found", "from_us", "sent"),
-    [
-        (report(), None, "0"),
-        (report(), 7, None),
-        (report(windows=2), None, "2"),
-        (report(windows=2), 7, "2"),
-        (report(lake_rows=4), None, "1"),
-    ],
-    ids=["all is equal", "a part is equal", "windows differ", "windows of a part differ", "only the sums differ"],
-)
-def test_what_verify_finds_is_sent_and_a_part_without_faults_takes_nothing_back(
-    wire: tuple[Metrics, socket.socket],
-    monkeypatch: pytest.MonkeyPatch,
-    found: VerifyReport,
-    from_us: int | None,
-    sent: str | None,
-) -> None:
-    monkeypatch.setattr(verify, "_read_both", lambda *_: found)
-    context = Context(Settings(statsd_port=wire[1].getsockname()[1]))
-    verify.verify(context, spec("k2.a"), from_us)
-    context.metrics.count("offload_rows_total", table="k2.end")
-    context.close()
-    metric = f"offload_verify_mismatched_windows,table=k2.a:{sent}|g"
-    end = "offload_rows_total,table=k2.end:1|c"
-    assert read(wire[1]) == [end if sent is None else metric]

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from include.offload import sections
+from include.offload.advice import next_commands
 from include.offload.errors import REGISTRY
 from include.offload.overview import (
     DAY_US,
@@ -18,14 +19,14 @@ from include.offload.overview import (
     TableOverview,
     _judged,
     _table,
+    _unmet,
     by_danger,
     dag_id,
     in_scheduler,
-    next_commands,
     restrict,
     unknown,
 )
-from include.offload.timeline import MAX_CELLS, Cell, Fate, PlanLine, _cells
+from include.offload.timeline import MAX_CELLS, Cell, Fate, Known, PlanLine, _cells
 from include.offload.windows import Grid, Span, from_us
 from include.orchestration.ui import drawing, words
 
@@ -96,8 +97,9 @@ def row(look: dict[str, object], **known: object) -> TableOverview:
         "identity": "k2.t", "width_us": WIDTH, "origin_us": 0, "target": "k2.t", "generation": 7, "status": "success",
         "watermark": from_us(Grid(WIDTH).settled_until(NOW - 5 * MINUTE_US, 2 * MINUTE_US)), "failure_count": 0,
         "last_error": None, "last_successful_run": ended, "updated_at": ended, "row_count": 1, "snapshot_id": 1,
-        "duration_seconds": 1.0, "guard": None, "looked_at": ended, "met_at": from_us(0), "differing": 0, "day_rows": 1,
-        "ttl_us": None,
+        "duration_seconds": 1.0, "guard": None, "guard_error": None, "applied_at": None, "wanted": None, "lost": None,
+        "found_differing": None, "lost_rows": None, "lost_from_us": None, "lost_to_us": None, "looked_at": ended,
+        "met_at": from_us(0), "differing": 0, "day_rows": 1, "ttl_us": None,
     }  # fmt: skip
     return _table(facts | known | {"look": {"settle_us": 2 * MINUTE_US} | look}, NOW)
 
@@ -142,7 +144,7 @@ def test_the_limits_of_its_own_spec_count() -> None:
     behind = {"watermark": from_us(NOW - 2 * MINUTE_US - 100 * MINUTE_US), "updated_at": hours_ago(0)}
     assert row({}, **behind).danger is Danger.CRITICAL
     assert row({"lag_limit_s": 3 * 3600}, **behind).danger is Danger.OK
-    assert row({"lag_limit_s": 2 * 3600}, **behind).state == "behind"
+    assert row({"lag_limit_s": 95 * 60}, **behind).danger is Danger.WARNING
     assert row({"lag_limit_s": 3600}, **behind).danger is Danger.CRITICAL
     # one run of a schedule like this may fail
     assert row({"schedule": "0 * * * *"}, **behind).danger is Danger.OK
@@ -196,13 +198,87 @@ def test_only_what_the_user_may_read_and_no_table_that_was_taken_out_before_it_r
     assert [(t.table, t.danger) for t in broken.tables] == [("k2.never", Danger.WARNING)]
 
 
+def test_what_is_not_in_the_lake_is_as_grave_as_its_alert() -> None:
+    """Two of the labels of a critical alert, above any table that only runs late."""
+    for danger in (
+        row({}, differing=2),
+        row({"late_rows": 7}),
+        row({}, found_differing=3),
+        row({}, lost=4, lost_rows=12, lost_from_us=0, lost_to_us=1),
+    ):
+        assert (danger.danger, danger.state) == (Danger.CRITICAL, "warning"), danger
+    assert row({}, found_differing=3).reasons == ("verify or reconcile saw 3 windows differ",)
+    assert row({}, lost=1, lost_rows=0, lost_from_us=0, lost_to_us=1).reasons == (
+        "rows expired before they were shipped, in up to 1 window",
+    )
+    unknown = row({"late_unknown": 2})
+    assert (unknown.danger, len(unknown.reasons)) == (Danger.WARNING, 1)
+    assert "not known whether late ones are missing" in unknown.reasons[0]
+
+
+def test_what_verify_found_and_what_is_lost_lead_to_their_commands() -> None:
+    lines = [c.line for c in next_commands(row({}, found_differing=3, lost=1, lost_from_us=0, lost_to_us=WIDTH))]
+    assert lines == [
+        "bin/offload verify k2.t",
+        "bin/offload reconcile k2.t --dry-run",
+        "bin/offload accept-loss k2.t",
+        "bin/offload plan k2.t",
+        "bin/offload verify k2.t",
+    ]
+
+
+def test_ttl_merges_that_clickhouse_goes_on_with_are_not_stopped() -> None:
+    """Never obeyed, or not since it was restarted; and one that only does not start again stops them still."""
+    guard = {"guard": "unshipped rows expire", "wanted": "stop", "applied_at": hours_ago(1)}
+    held = row({}, **guard)
+    assert (held.danger, held.reasons) == (Danger.WARNING, ("TTL merges of the source are stopped",))
+    refused = row({}, **guard | {"guard_error": "OFL-201 http://u:hunter2@h is away"})
+    assert refused.danger is Danger.CRITICAL
+    assert refused.reasons[0].startswith("TTL merges could not be stopped: OFL-201")
+    assert "hunter2" not in refused.reasons[0]
+    assert len(refused.reasons) == 1
+    assert next_commands(refused)[0].line == "bin/offload status k2.t"
+    assert row({}, **guard | {"applied_at": None}).danger is Danger.CRITICAL
+    assert row({}, **guard | {"wanted": "start", "guard_error": "OFL-201 away"}).danger is Danger.WARNING
+
+
+@pytest.mark.parametrize(
+    ("failures", "danger", "reason"),
+    [
+        (0, Danger.WARNING, "a try failed, a retry follows"),
+        (1, Danger.WARNING, "the last run failed"),
+        (3, Danger.CRITICAL, "3 failures in a row"),
+    ],
+)
+def test_a_new_table_whose_first_check_fails_is_in_danger(failures: int, danger: Danger, reason: str) -> None:
+    """A password that is wrong, a table that is not there: before the ledger has met the table."""
+    said = "OFL-203 [k2.new] no such table: http://u:hunter2@h"
+    failed = {"identity": "k2.new", "failure_count": failures, "last_error": said, "updated_at": hours_ago(0)}
+    new = in_scheduler(_unmet(failed), Dag(), NOW)
+    assert (new.state, new.danger, new.reasons[0]) == ("failed", danger, reason)
+    assert (new.error_id, new.dag_id) == ("OFL-203", "offload__k2__new")
+    assert "no such table" in (new.last_error or "")
+    assert "hunter2" not in (new.last_error or "")
+    assert sorted([seen(), new], key=by_danger)[0] == new
+    assert next_commands(new)[0].why.startswith("OFL-203")
+
+
+def test_the_bar_of_the_headroom_has_the_colours_of_its_limits() -> None:
+    """Whatever share of the TTL is left: eight hours with five of them left are red, 30 days with seven are not."""
+    assert seen(headroom_us=5 * HOUR_US, ttl_us=8 * HOUR_US).headroom_danger is Danger.CRITICAL
+    assert seen(headroom_us=7 * DAY_US, ttl_us=30 * DAY_US).headroom_danger is Danger.OK
+    own = seen(headroom_us=5 * HOUR_US, ttl_us=8 * HOUR_US, headroom_limit_s=3600)
+    assert (own.headroom_danger, own.danger) == (Danger.OK, Danger.OK)
+    assert seen(headroom_us=3 * HOUR_US, headroom_limit_s=3600).headroom_danger is Danger.WARNING
+
+
 def test_a_try_that_a_retry_follows_warns() -> None:
     tried = _judged(replace(seen(), state="failed", failures=0), NOW)
     assert (tried.danger, tried.reasons) == (Danger.WARNING, ("a try failed, a retry follows",))
 
 
 def test_order_and_commands() -> None:
-    failed = seen(failures=3, error_id="OFL-203", last_error="OFL-203 gone")
+    failed = seen(failures=3, error_id="OFL-203", last_error="OFL-203 gone", headroom_us=DAY_US * 2)
     differing, fine, new = seen(differing=2), seen(), unknown("offload__k2__a__b")
     assert sorted([new, fine, differing, failed], key=by_danger) == [failed, differing, fine, new]
     # what no command does is said, and not offered for copying
@@ -246,6 +322,27 @@ def test_a_window_that_expired_before_it_was_shipped_is_lost() -> None:
     assert cells[28].span.lo + HOUR_US <= now < cells[29].span.lo + HOUR_US
     forever = _cells(grid, span, [], {}, {}, replace(table, ttl_us=None), now)
     assert [c.fate for c in forever] == [Fate.PENDING] * 40 + [Fate.OPEN]
+
+
+def test_a_window_that_was_seen_empty_after_its_rows_expired_stays_lost() -> None:
+    """Until somebody accepts it; a window beside it that never held a row is empty."""
+    grid = Grid(WIDTH)
+    lo = grid.span(grid.number(NOW) - 500).lo
+    span = Span(lo, lo + 4 * WIDTH)
+    table = TableOverview("k2.t", "ok", width_us=WIDTH, origin_us=0, met_us=0, ttl_us=HOUR_US)
+    recorded = {"plan_id": None, "recorded_at": from_us(NOW), "expiry_us": None}
+    rows = [
+        {"lo": lo, "hi": lo + 3 * WIDTH, "rows": 0} | recorded,
+        {"lo": lo + 3 * WIDTH, "hi": lo + 4 * WIDTH, "rows": 5} | recorded,
+    ]
+
+    def fates(known: Known) -> list[Fate]:
+        return [c.fate for c in _cells(grid, span, rows, {}, {}, table, NOW, known)]
+
+    assert fates(Known()) == [Fate.EMPTY] * 3 + [Fate.SHIPPED]
+    lost = Known(lost=(Span(lo + WIDTH, lo + 2 * WIDTH), Span(lo + 3 * WIDTH, lo + 4 * WIDTH)))
+    assert fates(lost) == [Fate.EMPTY, Fate.LOST, Fate.EMPTY, Fate.LOST]
+    assert fates(Known(differing=(span,))) == [Fate.DIFFERS] * 4
 
 
 @pytest.mark.parametrize("width", [1, 10, 60, 300, 420, 900, 1800, 3600, 86_400, 7 * 86_400])

@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from include.offload.verify import ColumnSum, VerifyReport, few
-from include.offload.windows import Span
+from include.offload.ledger.findings import Kind
+from include.offload.model import WindowState
+from include.offload.verify import ColumnSum, Difference, VerifyReport, compared_by, few
+from include.offload.windows import ALL_TIME, Span
 
 EQUAL = VerifyReport(
     table="k2.t",
@@ -42,6 +44,32 @@ def test_all_equal_is_ok_and_says_nothing() -> None:
 def test_one_reader_that_disagrees_is_a_finding(wrong: VerifyReport, named: str) -> None:
     assert not wrong.ok
     assert [f for f in wrong.findings() if named in f]
+
+
+ALL = {Kind.TOTAL: (ALL_TIME,)}
+WINDOW = {Kind.VERIFY: (EQUAL.span,), Kind.RECONCILE: (EQUAL.span,)}
+DIFFERENT = Difference(EQUAL.span, WindowState(0, 5, 0), WindowState(0, 4, 0))
+
+
+@pytest.mark.parametrize(
+    ("report", "looked_at", "found"),
+    [
+        (EQUAL, WINDOW, []),
+        (replace(EQUAL, differences=(DIFFERENT,)), WINDOW, [(Kind.VERIFY, EQUAL.span)]),
+        (replace(EQUAL, lake_rows=4), WINDOW, [(Kind.VERIFY, EQUAL.span)]),
+        (replace(EQUAL, lake_total=5, ledger_total=5), WINDOW | ALL, []),
+        (replace(EQUAL, lake_total=7, ledger_total=5), WINDOW | ALL, [(Kind.TOTAL, ALL_TIME)]),
+        (replace(EQUAL, left_out=(EQUAL.span,)), dict.fromkeys(WINDOW, ()), []),
+    ],
+    ids=["equal", "a window", "only the sums", "and the whole", "rows of no window", "expired, and not compared"],
+)
+def test_what_was_looked_at_and_what_was_found_there(
+    report: VerifyReport, looked_at: dict[Kind, tuple[Span, ...]], found: list[tuple[Kind, Span]]
+) -> None:
+    """The ledger forgets what was found before only where it was looked again."""
+    compared, differs = compared_by(report)
+    assert compared == looked_at
+    assert [(f.kind, f.span, f.windows) for f in differs] == [(kind, span, 1) for kind, span in found]
 
 
 def spans(*pairs: tuple[int, int]) -> tuple[Span, ...]:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from include.offload.cli import (
+    accept_loss,
     alerts,
     dag,
     drill,
@@ -55,6 +56,7 @@ ledger.app.command("sessions")(sessions.sessions)
 app.add_typer(ledger.app, name="ledger", rich_help_panel=RECOVERY)
 app.add_typer(schema.app, name="schema", rich_help_panel=RECOVERY)
 app.command("accept-source", rich_help_panel=RECOVERY)(ledger.accept_source)
+app.command("accept-loss", rich_help_panel=RECOVERY)(accept_loss.accept_loss)
 app.command("take-over", rich_help_panel=RECOVERY)(ledger.take_over)
 app.command("errors", rich_help_panel=RECOVERY)(reference.errors)
 app.add_typer(spec.app, name="spec", rich_help_panel=SETUP)

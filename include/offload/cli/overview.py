@@ -18,7 +18,7 @@ from include.offload.errors import OffloadError
 from include.offload.lake import marker as markers
 from include.offload.lake.catalog import find_table
 from include.offload.ledger import looks
-from include.offload.ledger.looks import Guarded, Look
+from include.offload.ledger.looks import Remembered
 from include.offload.limits import expires_us, lag_limit_s
 from include.offload.lookback import late_note
 from include.offload.source.client import Client
@@ -54,6 +54,10 @@ class TableStatus:
     snapshot_id: int | None = None
     late_rows: int = 0
     """Rows that came later than the horizon and are not in the lake, at the last survey."""
+    differing: int = 0
+    """Windows that verify or reconcile saw to differ, until one of them sees that they do not."""
+    lost_windows: int = 0
+    """Windows whose rows expired before they were shipped, until `bin/offload accept-loss`."""
     rows_before_start: int = 0
     rows_in_future: int = 0
     first_expiry_us: int | None = None
@@ -93,12 +97,10 @@ def overview(ctx: Context, specs: Sequence[TableSpec]) -> Overview:
     pipeline: uuid.UUID | None = None
     try:
         ledger = {str(r["table_name"]): r for r in ctx.ledger.watermark_rows()}
-        seen, stopped = looks.all_looks(ctx.ledger), looks.guarded(ctx.ledger)
+        seen = looks.all_remembered(ctx.ledger)
         pipeline = ctx.pipeline
         found = {
-            s.identity: _remembered(
-                _from_ledger(s.identity, ledger.get(s.identity)), seen.get(s.identity), stopped.get(s.identity)
-            )
+            s.identity: _remembered(_from_ledger(s.identity, ledger.get(s.identity)), seen.get(s.identity))
             for s in specs
         }
     except OffloadError as error:
@@ -151,9 +153,21 @@ def _from_ledger(identity: str, row: Mapping[str, Any] | None) -> TableStatus:
     )
 
 
-def _remembered(known: TableStatus, look: Look | None, guard: Guarded | None) -> TableStatus:
-    """With what the last look at the source found, and what the TTL guard did."""
+def _remembered(known: TableStatus, past: Remembered | None) -> TableStatus:
+    """With what the last look at the source found, what was found since, and what the TTL guard did."""
+    if past is None:
+        return known
+    look, guard, found = past.look, past.guard, past.found
     notes: list[str] = []
+    if found.lost and found.lost_from_us is not None and found.lost_to_us is not None:
+        least = f", {found.lost_rows} rows at least" if found.lost_rows else ""
+        lo, hi = (f"{from_us(us):%Y-%m-%dT%H:%M:%SZ}" for us in (found.lost_from_us, found.lost_to_us))
+        notes.append(
+            f"rows expired in ClickHouse before they were shipped, in up to {found.lost} windows from {lo} to"
+            f" {hi}{least}; when that is known: bin/offload accept-loss {known.table}"
+        )
+    if found.differing:
+        notes.append(f"{found.differing} windows differ, as verify or reconcile saw: bin/offload verify {known.table}")
     if look is not None:
         notes += [n for n in (late_note(look, known.table),) if n is not None]
         if look.rows_before_start:
@@ -170,13 +184,13 @@ def _remembered(known: TableStatus, look: Look | None, guard: Guarded | None) ->
     if guard is not None:
         how = (
             f"are stopped since {guard.since.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
-            if guard.applied_at
+            if not guard.refused
             else "should be stopped"
         )
         failed = f"; last error: {guard.last_error}" if guard.last_error else ""
         notes.append(f"TTL merges {how}: {guard.reason}{failed}")
         known = replace(known, ttl_guard=guard.reason)
-    return replace(known, notes=tuple(notes))
+    return replace(known, notes=tuple(notes), differing=found.differing, lost_windows=found.lost)
 
 
 def _us(moment: datetime | None) -> int | None:

@@ -12,9 +12,10 @@ from include.offload.cli import run
 from include.offload.cli.common import FromOption, TableArgument, ToOption, load, opened, range_us, the_spec
 from include.offload.cli.console import Json, err, flags, note, number, out, show
 from include.offload.errors import RANGE_REFUSED, OffloadError
-from include.offload.windows import Grid
+from include.offload.windows import Grid, merge
 
 if TYPE_CHECKING:
+    from include.offload.context import Context
     from include.offload.steps import CheckResult
 
 MAX_LINES = 20
@@ -88,10 +89,7 @@ def reconcile(
             checked, report = steps.preview(ctx, spec, request), None
         else:
             checked, report = run.execute(ctx, spec, request)
-            stays = sum(x.differs for x in checked.left)
-            if stays or (from_ is None and to is None):
-                # the next run looks at its own horizon alone, and would take what stays for healed
-                ctx.metrics.verified(spec.identity, stays)
+            _keep(ctx, checked, report)
     done = _reconciled(checked, report)
     show(done, lambda: _print(done))
     if done.refused:
@@ -101,6 +99,26 @@ def reconcile(
         raise typer.Exit(1)
     if done.run is not None and done.run.pending:
         raise typer.Exit(1)
+
+
+def _keep(ctx: Context, checked: CheckResult, report: run.RunReport) -> None:
+    """Keep what stays different in the ledger: the next run looks at its own horizon alone.
+
+    What verify found is mended where windows were shipped again: that ledger and ClickHouse agree says nothing of rows
+    that somebody else changed in the lake.
+    """
+    from include.offload.ledger import findings
+    from include.offload.ledger.findings import Finding, Kind
+
+    made = checked.plan
+    grid = Grid(made.width_us)
+    head = ctx.ledger.head(made.table)
+    assert head is not None  # noqa: S101 - it was planned
+    pending = set(report.pending)
+    shipped = merge(span for w in made.windows if (span := grid.span(w.window)) not in pending)
+    found = [Finding(Kind.RECONCILE, grid.span(x.window), 1) for x in checked.left if x.differs]
+    looked_at = {Kind.RECONCILE: (made.scan,), Kind.VERIFY: (*shipped, *(f.span for f in found))}
+    ctx.metrics.verified(made.table, findings.compared(ctx.ledger, head.table_id, grid, looked_at, found))
 
 
 def _reconciled(checked: CheckResult, report: run.RunReport | None) -> Reconciled:

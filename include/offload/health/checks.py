@@ -27,6 +27,7 @@ CHECKS: tuple[Check, ...] = (
     Check(("last cycles",), tables.cycles, LONG_S, "bin/offload status"),
     Check(("lag",), tables.lag, LONG_S, "bin/offload status"),
     Check(("TTL headroom",), tables.headroom, LONG_S, "bin/offload status"),
+    Check((tables.AGREE,), tables.agreement, LONG_S, "bin/offload status"),
     Check(("errors, last hour",), tables.errors, LONG_S, "bin/offload status"),
 )
 DEEP = Check(("Spark start-up",), spark.starts, DEEP_S, "bin/offload run TABLE shows the job's own lines")

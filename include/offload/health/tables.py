@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from include.offload.spec.model import TableSpec
 
 NAMES_SHOWN = 3
+FINDINGS_SHOWN = 4
+AGREE = "ClickHouse and Iceberg"
 STATUS = "bin/offload status"
 ERRORS_OF_THE_HOUR = 'sum by (table) (increase(offload_cycles_total{status="failure"}[1h]))'
 CYCLES_KNOWN = "count(offload_cycles_total)"
@@ -90,6 +92,8 @@ def lag(settings: Settings) -> list[Line]:
     """The greatest lag. ClickHouse is asked only about tables whose watermark is old: for one unshipped row."""
     name = "lag"
     known, wanted = _rows(settings)
+    # of one that no check has met yet nobody knows whether there is a row
+    known = {i: row for i, row in known.items() if row["met"]}
     never = [s.identity for s in wanted if s.identity not in known]
     marks = {i: r["watermark"] for i, r in known.items() if r["watermark"] is not None}
     chosen = [spec for spec in wanted if spec.identity in marks]
@@ -171,6 +175,52 @@ def headroom_line(known: Mapping[str, Remembered], wanted: Sequence[TableSpec], 
     else:
         text = f"no row that is not in Iceberg expires in {len(wanted) - len(blind)} of {len(wanted)} tables{unknown}"
     return Line(name, State.WARN, text, f"bin/offload run {blind[0]}") if blind else good(name, text)
+
+
+def agreement(settings: Settings) -> list[Line]:
+    """Whether Iceberg holds what ClickHouse holds, as runs, verify and reconcile last saw it; every table ever met."""
+    from include.offload.ledger import looks
+
+    wanted = {s.identity for s in load_specs(settings.tables, settings.env).specs}
+    with _ledger(settings) as ledger:
+        known = looks.all_remembered(ledger)
+    return [agreement_line(known, wanted)]
+
+
+def agreement_line(known: Mapping[str, Remembered], wanted: Container[str]) -> Line:
+    """The same, of what the ledger knows by identity. A table without a spec only warns: somebody took it out."""
+    bad: list[tuple[str, str, str]] = []
+    doubtful: list[tuple[str, str, str]] = []
+    for table, past in sorted(known.items()):
+        look, found, guard = past.look, past.found, past.guard
+        differs = sum(x.differs for x in look.left) if look else 0
+        if found.lost:
+            bad.append((table, f"lost rows of up to {found.lost} windows before they were shipped", "accept-loss"))
+        if guard is not None and guard.refused:
+            bad.append((table, "ClickHouse does not stop its TTL merges", "status"))
+        if differs:
+            bad.append((table, f"{differs} windows differ", "reconcile --dry-run"))
+        if found.differing:
+            bad.append((table, f"{found.differing} windows differ, as verify or reconcile saw", "verify"))
+        if look and look.late_rows:
+            bad.append((table, f"{look.late_rows} rows came after the horizon", "status"))
+        if look and look.late_unknown:
+            doubtful.append((table, f"{look.late_unknown} windows lost rows, late ones may be missing", "verify"))
+        if guard is not None and not guard.refused:
+            doubtful.append((table, "its TTL merges are stopped", "status"))
+    doubtful += [(table, f"{what} (it has no spec)", command) for table, what, command in bad if table not in wanted]
+    bad = [one for one in bad if one[0] in wanted]
+    if not bad and not doubtful:
+        return good(AGREE, f"no difference is known of {len(known)} tables")
+    said = [f"{table}: {what}" for table, what, _ in (*bad, *doubtful)]
+    table, _, command = (*bad, *doubtful)[0]
+    word, _, option = command.partition(" ")
+    next_one = f"bin/offload {word} {table} {option}".rstrip()
+    return Line(AGREE, State.FAIL if bad else State.WARN, "; ".join(said[:FINDINGS_SHOWN]) + _more(said), next_one)
+
+
+def _more(said: Sequence[str]) -> str:
+    return f"; and {len(said) - FINDINGS_SHOWN} more" if len(said) > FINDINGS_SHOWN else ""
 
 
 def errors(settings: Settings) -> list[Line]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -10,6 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from sqlalchemy import RowMapping, text
 
+from include.offload.ledger.findings import SUMS, Sum, sum_of
 from include.offload.ledger.store import Head, Ledger
 from include.offload.limits import SCHEDULE, expires_us
 from include.offload.planning import Left
@@ -23,11 +25,13 @@ class Look:
 
     late_*: rows that are not in the lake and that no run ships by itself, at `surveyed_us`: older than the horizon, or
     in windows that lost others; of those, `late_expiring` lie in windows that can't be replaced any more. late_unknown:
-    windows that lost rows and were not looked into. next_expiry_us: of the rows that its plan leaves unshipped. left:
-    windows that differ and were not touched, out of what its plan looked at. expires: whether the source has
-    a TTL, None: not known; ttl_us: how long its rows live, as a rule. settle_us, schedule, lag_limit_s,
-    headroom_limit_s: the spec's. replica: whose blocks these are, "": not known; doubted_by: another one, that lacked
-    those of `missing` at the last look; compared_us: when they were seen, 0: at `seen_us`.
+    windows that lost rows and were not looked into. next_expiry_us: of the rows that its plan leaves unshipped;
+    unshipped_us: of all at or after the watermark; gone_us: of a row that was seen unshipped and is not there any
+    more, None: of none, or the loss is recorded. left: windows that differ and were not touched, out of what its plan
+    looked at. expires: whether the source has a TTL, None: not known; ttl_us: how long its rows live, as a rule.
+    settle_us, schedule, lag_limit_s, headroom_limit_s: the spec's. replica: whose blocks these are, "": not known;
+    doubted_by: another one, that lacked those of `missing` at the last look; compared_us: when they were seen, 0: at
+    `seen_us`.
     """
 
     seen_us: int
@@ -49,6 +53,8 @@ class Look:
     rows_in_future: int = 0
     first_expiry_us: int | None = None
     next_expiry_us: int | None = None
+    unshipped_us: int | None = None
+    gone_us: int | None = None
     expires: bool | None = None
     ttl_us: int | None = None
     settle_us: int = 0
@@ -60,22 +66,38 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Guarded:
-    """TTL merges that the offload stopped. `applied_at`: when ClickHouse last obeyed, None: it never did."""
+    """TTL merges that the offload stopped. `applied_at`: when ClickHouse last obeyed, None: it never did.
+
+    wanted: what it was last told, `stop` or `start`; last_error: what it said instead of obeying.
+    """
 
     since: datetime
     reason: str
     applied_at: datetime | None
     last_error: str | None
+    wanted: str = "stop"
+
+    @property
+    def refused(self) -> bool:
+        """Whether ClickHouse was to stop deleting rows and goes on."""
+        return self.wanted == "stop" and (self.applied_at is None or self.last_error is not None)
 
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """What the ledger knows of a table's past. `landed`: its last run ended well after `look` was taken."""
+    """What the ledger knows of a table's past. `landed`: its last run ended well after `look` was taken.
+
+    met_us: when the ledger first met the table, µs UTC; found: what is neither mended nor accepted; guard: None while
+    the offload stopped no TTL merges.
+    """
 
     watermark_us: int | None
     last_success_us: int | None
     look: Look | None
     landed: bool
+    met_us: int | None = None
+    found: Sum = Sum()
+    guard: Guarded | None = None
 
     @property
     def first_expiry_us(self) -> int | None:
@@ -85,16 +107,38 @@ class Remembered:
         seen = self.look.next_expiry_us if self.landed else self.look.first_expiry_us
         return expires_us(seen, self.watermark_us, self.look.ttl_us)
 
+    @property
+    def seen_expiry_us(self) -> int | None:
+        """When the first row that was seen in ClickHouse alone expires (µs UTC); None: none was seen, or none expires.
+
+        Unlike `first_expiry_us` only of a row that was there, at or after the watermark.
+        """
+        if self.look is None:
+            return None
+        return self.look.next_expiry_us if self.landed else self.look.unshipped_us
+
 
 _LOOK = TypeAdapter(Look)
 _SAVE = text(
     "INSERT INTO offload.looks (table_id, document) VALUES (:id, CAST(:document AS jsonb))"
     " ON CONFLICT (table_id) DO UPDATE SET document = excluded.document, updated_at = now()"
 )
+
+
+def _document(look: Look) -> str:
+    """The look as JSON. Whether a window differs is written too, so that SQL need not know what `Left.differs` says."""
+    document = _LOOK.dump_python(look, mode="json")
+    for kept, left in zip(document["left"], look.left, strict=True):
+        kept["differs"] = left.differs
+    return json.dumps(document)
+
+
 _LOAD = "SELECT document FROM offload.looks WHERE table_id = :id"
 _REMEMBERED = (
-    "SELECT t.identity, w.watermark, w.last_successful_run, l.document, l.updated_at FROM offload.tables t"
+    "SELECT t.identity, t.created_at AS met_at, w.watermark, w.last_successful_run, l.document, l.updated_at,"
+    " g.since, g.reason, g.applied_at, g.last_error, g.wanted, f.* FROM offload.tables t"
     " JOIN offload.watermarks w USING (table_id) LEFT JOIN offload.looks l USING (table_id)"
+    f" LEFT JOIN offload.ttl_guard g USING (table_id) LEFT JOIN ({SUMS}) f USING (table_id)"
 )
 
 
@@ -125,6 +169,9 @@ def _remembered(row: RowMapping) -> Remembered:
         None if success is None else to_us(success),
         None if row["document"] is None else _LOOK.validate_python(row["document"], strict=False),
         success is not None and looked is not None and success >= looked,
+        to_us(row["met_at"]),
+        sum_of(row),
+        None if row["since"] is None else _guarded(row),
     )
 
 
@@ -142,20 +189,24 @@ def save(ledger: Ledger, head: Head, grid: Grid, look: Look, expiries: Mapping[i
                     for n, e in expiries.items()
                 ],
             )
-        c.execute(_SAVE, {"id": head.table_id, "document": _LOOK.dump_json(look).decode()})
+        c.execute(_SAVE, {"id": head.table_id, "document": _document(look)})
 
 
-def save_expiry(ledger: Ledger, table_id: int, expiry_us: int | None, ttl_us: int | None) -> None:
+def save_expiry(
+    ledger: Ledger, table_id: int, expiry_us: int | None, ttl_us: int | None, gone_us: int | None = None
+) -> None:
     """Keep when the first unshipped row expires (µs UTC, None: never), for a run that fails before it has a look.
 
-    ttl_us: how long rows live, None when that is not known any more.
+    ttl_us: how long rows live, None when that is not known any more; gone_us: the expiry of an unshipped row that is
+    not there any more; the first such one stays.
     """
     _change(
         ledger,
         "UPDATE offload.looks SET document = document || jsonb_build_object("
         "'first_expiry_us', CAST(:expiry AS bigint), 'next_expiry_us', CAST(:expiry AS bigint),"
-        " 'ttl_us', CAST(:ttl AS bigint)) WHERE table_id = :id",
-        {"id": table_id, "expiry": expiry_us, "ttl": ttl_us},
+        " 'unshipped_us', CAST(:expiry AS bigint), 'ttl_us', CAST(:ttl AS bigint), 'gone_us',"
+        " coalesce((document ->> 'gone_us')::bigint, CAST(:gone AS bigint))) WHERE table_id = :id",
+        {"id": table_id, "expiry": expiry_us, "ttl": ttl_us, "gone": gone_us},
     )
 
 
@@ -169,7 +220,7 @@ def add_blocks(ledger: Ledger, table_id: int, blocks: tuple[Block, ...]) -> Look
         new = lost(blocks, known.blocks, -(2**63))
         if new:
             merged = replace(known, blocks=(*lost(known.blocks, new, -(2**63)), *new))
-            c.execute(_SAVE, {"id": table_id, "document": _LOOK.dump_json(merged).decode()})
+            c.execute(_SAVE, {"id": table_id, "document": _document(merged)})
         return known
 
 
@@ -194,12 +245,16 @@ def guarded(ledger: Ledger, identity: str | None = None) -> dict[str, Guarded]:
     with ledger.begin(identity) as c:
         rows = c.execute(
             text(
-                "SELECT identity, since, reason, applied_at, last_error FROM offload.ttl_guard JOIN offload.tables"
-                " USING (table_id) WHERE identity = coalesce(:identity, identity)"
+                "SELECT identity, since, reason, applied_at, last_error, wanted FROM offload.ttl_guard"
+                " JOIN offload.tables USING (table_id) WHERE identity = coalesce(:identity, identity)"
             ),
             {"identity": identity},
         )
-        return {str(r.identity): Guarded(r.since, r.reason, r.applied_at, r.last_error) for r in rows}
+        return {str(r["identity"]): _guarded(r) for r in rows.mappings()}
+
+
+def _guarded(row: RowMapping) -> Guarded:
+    return Guarded(row["since"], row["reason"], row["applied_at"], row["last_error"], row["wanted"])
 
 
 def set_guard(ledger: Ledger, table_id: int, reason: str) -> None:
@@ -211,13 +266,13 @@ def set_guard(ledger: Ledger, table_id: int, reason: str) -> None:
     )
 
 
-def guard_answered(ledger: Ledger, table_id: int, error: str | None) -> None:
-    """Record whether ClickHouse obeyed; `error`: what it said instead."""
+def guard_answered(ledger: Ledger, table_id: int, error: str | None, wanted: str = "stop") -> None:
+    """Record whether ClickHouse obeyed; `error`: what it said instead; wanted: what it was told, `stop` or `start`."""
     _change(
         ledger,
-        "UPDATE offload.ttl_guard SET last_error = :error,"
+        "UPDATE offload.ttl_guard SET last_error = :error, wanted = :wanted,"
         " applied_at = CASE WHEN CAST(:error AS text) IS NULL THEN now() ELSE applied_at END WHERE table_id = :id",
-        {"id": table_id, "error": error},
+        {"id": table_id, "error": error, "wanted": wanted},
     )
 
 

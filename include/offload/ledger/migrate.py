@@ -13,7 +13,18 @@ from sqlalchemy.exc import OperationalError
 from include.offload.errors import LEDGER_DAMAGED, LEDGER_OUTDATED, LEDGER_UNREACHABLE, OffloadError
 from include.offload.ledger.store import engine_for, first_line
 
-TABLES = ("attempts", "looks", "pipeline", "plans", "tables", "ttl_guard", "watermarks", "windows")
+TABLES = (
+    "attempts",
+    "findings",
+    "looks",
+    "pipeline",
+    "plans",
+    "tables",
+    "ttl_guard",
+    "unmet",
+    "watermarks",
+    "windows",
+)
 """What the newest revision has; a test holds it against a fresh schema."""
 LOCK_S = 5.0
 """How long a migration waits for runs to let a table go, seconds: while it waits, whatever comes later waits too."""

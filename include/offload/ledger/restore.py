@@ -93,6 +93,7 @@ def forget(ledger: Ledger, head: Head, generation: int) -> None:
     with ledger.begin() as c:
         for table in ("windows", "looks"):
             c.execute(text(f"DELETE FROM offload.{table} WHERE table_id = :id"), {"id": head.table_id})
+        c.execute(text("DELETE FROM offload.findings WHERE table_id = :id AND kind <> 'lost'"), {"id": head.table_id})
         c.execute(
             text(
                 "UPDATE offload.plans SET status = 'superseded', closed_at = now()"

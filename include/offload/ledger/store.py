@@ -35,7 +35,7 @@ from include.offload.trust import is_untrusted
 from include.offload.windows import Grid, Span, from_us, gapless_end, to_us
 
 CONNECT_TIMEOUT_S = 5
-SCHEMA_REVISION = "0003"
+SCHEMA_REVISION = "0004"
 """The migration that this code expects; a test holds it against include/offload/ledger/migrations."""
 
 _PLAN = TypeAdapter(Plan)
@@ -172,7 +172,13 @@ class Ledger:
             known = row.one()
             c.execute(
                 text(
-                    "INSERT INTO offload.watermarks (table_id, table_name) VALUES (:id, :name) ON CONFLICT DO NOTHING"
+                    # what failed before is failures in a row, if the next step fails too
+                    "WITH unmet AS (DELETE FROM offload.unmet WHERE identity = :name"
+                    " RETURNING failure_count, last_error)"
+                    " INSERT INTO offload.watermarks (table_id, table_name, status, failure_count, last_error)"
+                    " SELECT :id, :name, CASE WHEN u.failure_count IS NULL THEN 'initialized' ELSE 'failed' END,"
+                    " coalesce(u.failure_count, 0), u.last_error FROM (SELECT 1) one LEFT JOIN unmet u ON true"
+                    " ON CONFLICT DO NOTHING"
                 ),
                 {"id": known["table_id"], "name": identity},
             )
@@ -219,9 +225,22 @@ class Ledger:
         return None if row is None else _head(row)
 
     def watermark_rows(self) -> list[dict[str, Any]]:
-        """All of `offload.watermarks`, the way `status` shows it."""
+        """All of `offload.watermarks`, the way `status` shows it.
+
+        And the failures of tables that no check has met yet (`met` False), of which all else is None or 0.
+        """
         with self.begin() as c:
-            return [dict(r) for r in c.execute(text("SELECT * FROM offload.watermarks ORDER BY table_name")).mappings()]
+            known = c.execute(text("SELECT *, true AS met FROM offload.watermarks ORDER BY table_name"))
+            names = list(known.keys())
+            rows = [dict(r) for r in known.mappings()]
+            met = {r["table_name"] for r in rows}
+            unmet = c.execute(
+                text(
+                    "SELECT identity AS table_name, 'failed' AS status, failure_count, last_error, updated_at,"
+                    " 0 AS generation, 0 AS row_count, false AS met FROM offload.unmet ORDER BY identity"
+                )
+            )
+            return rows + [dict.fromkeys(names) | dict(r) for r in unmet.mappings() if r["table_name"] not in met]
 
     # windows ------------------------------------------------------------------------------------------------------
 
@@ -247,8 +266,8 @@ class Ledger:
             c.execute(
                 text(
                     "INSERT INTO offload.plans (plan_id, table_id, run_id, generation, predecessor, status, scan,"
-                    " windows, rows, document) SELECT :plan_id, table_id, :run_id, :generation, :predecessor, 'open',"
-                    " int8range(:lo, :hi), :windows, :rows, CAST(:document AS jsonb)"
+                    " windows, rows, replaced_rows, document) SELECT :plan_id, table_id, :run_id, :generation,"
+                    " :predecessor, 'open', int8range(:lo, :hi), :windows, :rows, :replaced, CAST(:document AS jsonb)"
                     " FROM offload.tables WHERE identity = :identity"
                 ),
                 {
@@ -260,6 +279,7 @@ class Ledger:
                     "hi": plan.scan.hi,
                     "windows": len(plan.windows),
                     "rows": plan.rows,
+                    "replaced": sum(w.ledger_rows or 0 for w in plan.windows),
                     "document": _PLAN.dump_json(plan).decode(),
                     "identity": plan.table,
                 },
@@ -427,14 +447,38 @@ class Ledger:
         final: no retry follows, so the run has failed. Only these count, a run with three retries is one failure.
         What looks like a secret is taken out: a driver may quote a URI with its login, and pages show it.
         """
+        said = {"identity": identity, "message": without_logins(message)[:2000], "counted": int(final)}
         with self.begin(identity) as c:
-            c.execute(
+            known = c.execute(
                 text(
                     "UPDATE offload.watermarks SET status = 'failed', failure_count = failure_count + :counted,"
                     " last_error = :message, updated_at = now() WHERE table_name = :identity"
                 ),
-                {"identity": identity, "message": without_logins(message)[:2000], "counted": int(final)},
-            )
+                said,
+            ).rowcount
+            if not known:
+                # wrong password, no such table, a type that is refused: the usual ends of a new table's first check
+                c.execute(
+                    text(
+                        "INSERT INTO offload.unmet AS u (identity, failure_count, last_error)"
+                        " VALUES (:identity, :counted, :message) ON CONFLICT (identity) DO UPDATE SET"
+                        " failure_count = u.failure_count + excluded.failure_count, last_error = excluded.last_error,"
+                        " updated_at = now()"
+                    ),
+                    said,
+                )
+
+    def said(self, head: Head, grid: Grid, spans: Sequence[Span]) -> dict[int, tuple[int, int | None]]:
+        """What open plans saw in windows that they would append, by number: the most rows, and the first expiry.
+
+        Only within `spans`. A plan stays open until a newer one lands: what it saw is in ClickHouse alone.
+        """
+        if not spans:
+            return {}
+        lo, hi = grid.number(spans[0].lo), grid.number(spans[-1].hi)
+        with self.begin() as c:
+            rows = c.execute(_SAID, {"table_id": head.table_id, "lo": lo, "hi": hi})
+            return {int(r.number): (int(r.rows), r.expiry) for r in rows}
 
 
 _HEAD_COLUMNS = (
@@ -446,6 +490,13 @@ _HEAD_LOCKED = text(_HEAD_COLUMNS + " FOR UPDATE OF w")
 _OVERLAPPING = text(
     "SELECT lower(span) AS lo, upper(span) AS hi, rows, hash, fingerprint, expiry_us FROM offload.windows"
     " WHERE table_id = :table_id AND span && int8range(:lo, :hi)"
+)
+_SAID = text(
+    "SELECT (w ->> 'window')::bigint AS number, max((w ->> 'rows')::bigint) AS rows,"
+    " min((w ->> 'expiry_us')::bigint) AS expiry FROM offload.plans p,"
+    " jsonb_path_query(p.document, '$.windows[*] ? (@.action == \"append\")') w"
+    " WHERE p.table_id = :table_id AND p.status = 'open' AND p.windows > 0"
+    " AND (w ->> 'window')::bigint >= :lo AND (w ->> 'window')::bigint < :hi GROUP BY 1"
 )
 _INSERT_WINDOW = text(
     "INSERT INTO offload.windows (table_id, span, rows, hash, fingerprint, expiry_us, plan_id)"

@@ -154,6 +154,8 @@ QUERIES = {
     " min(lower(span)) AS first_us, max(upper(span)) AS last_us FROM offload.windows GROUP BY table_id",
     "looks": f"SELECT table_id, updated_at, left(document::text, {LARGEST_DOCUMENT}) AS document FROM offload.looks",
     "ttl_guard": "SELECT * FROM offload.ttl_guard",
+    "findings": "SELECT table_id, kind, span::text AS span, windows, rows, found_at, accepted_at FROM offload.findings",
+    "unmet": "SELECT * FROM offload.unmet",
 }
 
 

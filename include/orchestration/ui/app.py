@@ -11,8 +11,9 @@ from typing import Any
 
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_dag
+from airflow.models.taskinstancekey import TaskInstanceKey
 from fastapi import Depends, FastAPI, Request
-from fastapi.responses import HTMLResponse
+from fastapi.responses import FileResponse, HTMLResponse
 from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markdown_it import MarkdownIt
@@ -20,10 +21,12 @@ from markupsafe import Markup
 from starlette.middleware.base import RequestResponseEndpoint
 from starlette.responses import Response
 
-from include.offload import overview, sections
+from include.offload import advice, overview, sections
 from include.offload.errors import REGISTRY, OffloadError
 from include.offload.overview import Danger, lag_limits_us
-from include.offload.timeline import plan_line, timeline
+from include.offload.timeline import Timeline, plan_line, timeline
+from include.orchestration.event_log import log_of
+from include.orchestration.links import DAGS, SHIP, application_of
 from include.orchestration.ui import drawing, tree, words
 from include.orchestration.ui.access import ledger_at_hand, one_dag, readable_dags
 
@@ -136,7 +139,7 @@ def one_table(request: Request, dag_id: str, user: GetUserDep) -> HTMLResponse:
             "counts": drawing.counts(line.cells),
             "shades": [drawing.shade(c, limits) for c in line.cells],
             "facts": _facts(line),
-            "lag": drawing.lag_chart(line.plans, seen.settle_us, now_us, seen.lag_us, lag_limits_us(seen)[1]),
+            "lag": drawing.lag_chart(line.plans, seen.settle_us, now_us, seen.lag_us, lag_limits_us(seen)[0]),
             "rows": drawing.rows_chart(line.plans, now_us),
             "plans": line.plans[:SHOWN_PLANS],
         }
@@ -146,26 +149,31 @@ def one_table(request: Request, dag_id: str, user: GetUserDep) -> HTMLResponse:
         t=seen,
         now_us=now_us,
         dag_id=dag_id,
-        commands=overview.next_commands(seen),
+        commands=advice.next_commands(seen),
         part=_part(request),
         **shown,
     )
 
 
-def _facts(line: Any) -> dict[str, Any]:
+def _facts(line: Timeline) -> dict[str, Any]:
     """What the script reads out of a cell: numbers and short texts only, a list a window."""
-    plans = {p.plan_id: p for p in line.plans}
     known: dict[uuid.UUID, int] = {}
     cells = []
     for c in line.cells:
         number = known.setdefault(c.plan_id, len(known)) if c.plan_id else None
         cells.append([c.rows, c.was, c.source_rows, number, c.recorded_us and c.recorded_us // 1000, c.why])
-    shown = [
-        {"id": str(i), "generation": plans[i].generation if i in plans else None}
+    shown = []
+    for id in known:
+        made = line.made.get(id)
+        snapshot = None if made is None else made.snapshot_id
         # text: 64-bit numbers lose their last digits in a browser
-        | {"snapshot": str(plans[i].snapshot_id) if i in plans and plans[i].snapshot_id else None}
-        for i in known
-    ]
+        shown.append(
+            {
+                "id": str(id),
+                "generation": made and made.generation,
+                "snapshot": None if snapshot is None else str(snapshot),
+            }
+        )
     return {"start": line.span.lo // 1000, "width": line.width_us / 1000, "cells": cells, "plans": shown}
 
 
@@ -178,6 +186,17 @@ def one_plan(request: Request, dag_id: str, plan_id: uuid.UUID) -> HTMLResponse:
     if seen is None or found is None:
         return _page(request, "elsewhere.html", 404, dag_id=dag_id)
     return _page(request, "plan.html", t=seen, p=found, dag_id=dag_id)
+
+
+@app.get("/dags/{dag_id}/runs/{run_id}/events", dependencies=[RUNS])
+def event_log(request: Request, dag_id: str, run_id: str) -> Response:
+    """What Spark wrote about the job of a run: JSON, an event a line."""
+    key = TaskInstanceKey(dag_id, SHIP, run_id, 1, -1)
+    application = application_of(key) if dag_id.startswith(DAGS) else None
+    path = None if application is None else log_of(application)
+    if path is None:
+        return _page(request, "elsewhere.html", 404, dag_id=dag_id)
+    return FileResponse(path, media_type="text/plain; charset=utf-8")
 
 
 @app.get("/errors/{error_id}")

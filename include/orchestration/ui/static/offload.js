@@ -89,6 +89,15 @@
     button.querySelector("[data-live-text]").textContent =
       trouble || (paused ? "paused" : `refreshes every ${EVERY_MS / 1000} s`);
   };
+  // where the focus is, so that it can be found again on the page that takes this one's place
+  const placeOf = (element) => {
+    if (!element || !page.contains(element)) return null;
+    const value = (name) => `[${name}="${CSS.escape(element.getAttribute(name))}"]`;
+    const named = ["data-i", "data-copy", "href"].find((name) => element.hasAttribute(name));
+    const kind = ["data-live", "data-clear", "data-chart"].find((name) => element.hasAttribute(name));
+    const selector = named ? element.localName + value(named) : kind ? `[${kind}]` : null;
+    return selector && [selector, [...page.querySelectorAll(selector)].indexOf(element)];
+  };
   const refresh = async () => {
     // one question at a time: a server that hangs is not asked again and again
     if (asking) return undefined;
@@ -117,11 +126,16 @@
       return live();
     }
     trouble = "";
+    // who marks a command to copy it by hand keeps what is marked
+    const marked = getSelection();
+    if (marked && !marked.isCollapsed && page.contains(marked.anchorNode)) return live();
     const form = page.querySelector("[data-filter]");
     const kept = form && [form.q.value, form.danger.value, form.q.selectionStart];
-    const at = document.activeElement?.dataset?.i;
-    const href = document.activeElement?.getAttribute?.("href");
     const typing = document.activeElement?.name;
+    const focused = placeOf(document.activeElement);
+    const scrolled = [...page.querySelectorAll(".scroll, .heat")].map((box) => [box.scrollLeft, box.scrollTop]);
+    const read_at = [...page.querySelectorAll("[data-chart]")].map((plot) => plot.dataset.at);
+    hide();
     // made by our own templates, which escape every value
     page.innerHTML = text;
     const fresh = page.querySelector("[data-filter]");
@@ -131,10 +145,15 @@
       if (typing === "q") { fresh.q.focus({ preventScroll: true }); fresh.q.setSelectionRange(kept[2], kept[2]); }
       if (typing === "danger") fresh.querySelector("[name=danger]:checked").focus({ preventScroll: true });
     }
-    if (at) page.querySelector(`[data-i="${CSS.escape(at)}"]`)?.focus({ preventScroll: true });
-    if (href) page.querySelector(`a[href="${CSS.escape(href)}"]`)?.focus({ preventScroll: true });
+    page.querySelectorAll(".scroll, .heat").forEach((box, n) => {
+      if (scrolled[n]) [box.scrollLeft, box.scrollTop] = scrolled[n];
+    });
     live();
     ready();
+    page.querySelectorAll("[data-chart]").forEach((plot, n) => {
+      if (read_at[n] !== undefined) place(plot, Number(read_at[n]));
+    });
+    if (focused) page.querySelectorAll(focused[0])[focused[1]]?.focus({ preventScroll: true });
   };
   setInterval(() => {
     if (!paused && !document.hidden && page.querySelector("[data-live]")) refresh();
@@ -146,11 +165,12 @@
   const WORDS = {
     shipped: "shipped", healed: "healed: shipped again, with late or changed rows", empty: "seen empty",
     pending: "pending: the next run looks at it",
-    lost: "lost, as far as is known: not shipped, and its rows have begun to expire in ClickHouse", differs: "differs from ClickHouse, and is left as it is",
+    lost: "lost, as far as is known: its rows expired in ClickHouse before they were shipped", differs: "differs from ClickHouse, and is left as it is",
     expired: "shipped; its rows have begun to expire in ClickHouse", open: "not settled yet",
   };
   const REASONS = {
     expiring: "its rows are expiring in ClickHouse", shrunk: "ClickHouse holds fewer rows, and deletes are kept",
+    verified: "verify or reconcile saw that ClickHouse and Iceberg differ here",
     "gone-in-source": "rows of it went with a dropped partition or a shortened TTL",
   };
   let facts = null;
@@ -222,6 +242,14 @@
     line.setAttribute("visibility", "visible");
     plot.dataset.at = String(readings.findIndex((r) => r[0] === x));
   };
+  // two readings may lie at one place: by number both can be read
+  const place = (plot, wanted) => {
+    const readings = JSON.parse(plot.querySelector("script").textContent);
+    const at = Math.min(Math.max(0, wanted), readings.length - 1);
+    read(plot, readings[at][0]);
+    plot.dataset.at = String(at);
+    plot.querySelector("output").textContent = readings[at][1];
+  };
   page.addEventListener("pointermove", (event) => {
     const plot = event.target.closest("[data-chart]");
     if (!plot) return;
@@ -233,11 +261,7 @@
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (!plot || !step) return;
     event.preventDefault();
-    const readings = JSON.parse(plot.querySelector("script").textContent);
-    const at = Math.min(Math.max(0, Number(plot.dataset.at ?? readings.length) + step), readings.length - 1);
-    read(plot, readings[at][0]);
-    plot.dataset.at = String(at);
-    plot.querySelector("output").textContent = readings[at][1];
+    place(plot, Number(plot.dataset.at ?? readings.length) + step);
   });
 
   const ready = () => {
