@@ -81,7 +81,7 @@ def metrics_page() -> str:
     v = values.load("production")
     recorded = records.records(v)
     own = sum(metrics.series(m, FLEET) for m in metrics.REGISTRY.values())
-    by_rules = FLEET * sum(not one.labels for one in recorded) + sum(bool(one.labels) for one in recorded)
+    by_rules = FLEET * sum(one.each for one in recorded if not one.labels) + sum(bool(one.labels) for one in recorded)
     return "\n".join(
         [
             "# Metrics\n",

@@ -153,16 +153,17 @@ def _lag(v: Values) -> tuple[Alert, ...]:
             "lag",
             c.lag_elevated(v),
             f"{T} is late even right after its runs",
-            f"{T} has been at least {MINUTES} behind ClickHouse for {elevated}: runs land, but too late or too seldom.",
+            f"{T} has been at least {MINUTES} behind ClickHouse for {elevated} and for two intervals: runs land, but too"
+            " late or too seldom.",
         ),
         _alert(
             "FallingBehind",
             "warning",
             "lag",
             c.falling_behind(v),
-            f"{T} falls further behind every hour",
+            f"{T} falls further and further behind",
             f"The least lag of {T} is {MINUTES} and grew in each of the last two steps of"
-            f" {v.text('falling_behind_step')}: more arrives than is shipped.",
+            f" {v.text('falling_behind_step')} or two intervals: more arrives than is shipped.",
         ),
         _alert(
             "WatermarkStale",
@@ -178,8 +179,8 @@ def _lag(v: Values) -> tuple[Alert, ...]:
             "missing",
             c.not_since_start(v),
             f"{T} has not offloaded since the metrics began",
-            f"No run of {T} has ended well within {v.text('not_since_start')} since statsd_exporter started. Paused,"
-            " never unpaused, or failing from the first run on.",
+            f"No run of {T} has ended well within {v.text('not_since_start')} since statsd_exporter started, or for two"
+            " intervals while its source was empty. Paused, never unpaused, or failing from the first run on.",
         ),
         _alert(
             "FreshnessBurnFast",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from monitoring.records import failures_rare, known
 from monitoring.values import Values, seconds
 
 AT_ONCE = "0s"
@@ -35,19 +36,33 @@ def lag_elevated(v: Values) -> Condition:
     above = f"offload:lag_trough_minutes > on (table) (offload:lag_objective_minutes * {share:.4g})"
     return Condition(
         f"({above}) <= on (table) offload:lag_objective_minutes",
-        f"least lag of {trough} over {v.text('lag_elevated')} and not over {v.text('lag_critical')}"
-        f" (or {share:.0%} of `alerts.lag`)",
+        f"least lag of {trough}, of two intervals with a longer schedule, over {v.text('lag_elevated')} and not over"
+        f" {v.text('lag_critical')} (or {share:.0%} of `alerts.lag`)",
         v.text("lag_for"),
     )
 
 
 def falling_behind(v: Values) -> Condition:
-    step, growth = v.text("falling_behind_step"), f"{v.minutes('falling_behind_growth'):g}"
-    trough = "offload:lag_trough_minutes"
+    usual, growth = v.text("falling_behind_step"), v.minutes("falling_behind_growth")
+
+    def grew(step: str) -> str:
+        trough, more = "offload:lag_trough_minutes", growth * seconds(step) / seconds(usual)
+        twice = f"{2 * seconds(step)}s"
+        return (
+            f"{trough} > {trough} offset {step} + {more:g} and"
+            f" {trough} offset {step} > {trough} offset {twice} + {more:g}"
+        )
+
+    rarely = v.schedules("lag_slow")
+    expr = grew(usual)
+    if rarely:
+        expr = f"({expr} unless on (table) (offload:interval_seconds > {v.seconds('interval')}))" + "".join(
+            f" or on (table) ({grew(one.use)} and on (table) ({one.among}))" for one in rarely
+        )
+    words = "".join(f", within {one.use} with a schedule of up to {one.most}" for one in rarely)
     return Condition(
-        f"{trough} > {trough} offset {step} + {growth} and"
-        f" {trough} offset {step} > {trough} offset {2 * v.seconds('falling_behind_step')}s + {growth}",
-        f"least lag grew by more than {v.text('falling_behind_growth')} within {step}, twice running",
+        expr,
+        f"least lag grew by more than {v.text('falling_behind_growth')} an hour within {usual}{words}, twice running",
         v.text("lag_for"),
     )
 
@@ -56,9 +71,9 @@ def watermark_stale(v: Values) -> Condition:
     stale = v.text("watermark_stale")
     return Condition(
         "(offload_lag_minutes > on (table) offload:lag_objective_minutes) and on (table)"
-        f" (max by (table) (changes(watermark_timestamp_seconds[{stale}])) == 0)"
+        f" (changes(offload:watermark_timestamp_seconds[{stale}]) == 0)"
         # a series that is younger has not stood still for that long
-        f" and on (table) (max by (table) (watermark_timestamp_seconds offset {stale}))",
+        f" and on (table) (offload:watermark_timestamp_seconds offset {stale})",
         f"watermark unchanged for {stale} while the lag is over its limit",
     )
 
@@ -67,12 +82,20 @@ def not_since_start(v: Values) -> Condition:
     slow = v.pairs("not_since_start_slow")
     rarely = "".join(f" unless on (table) ({_still_young(seconds(above), known)})" for above, known in slow.items())
     later = "".join(f", {known} with a schedule of more than {above}" for above, known in slow.items())
+    # an empty source has no watermark, and so no lag and no expiry: only the age of its last run is left
+    idle = (
+        "(offload:last_success_age_seconds > on (table) (2 * (offload:interval_seconds > 0)))"
+        " unless on (table) watermark_timestamp_seconds"
+    )
     return Condition(
         f"offload:tables unless on (table) offload_last_success_timestamp{rarely}"
-        ' or label_replace(max(offload_tables_configured) - count(offload:tables) > 0, "table", "some tables", "", "")'
-        ' or label_replace(sum(absent(offload_tables_configured)), "table", "every table", "", "")',
+        f" or on (table) ({idle})"
+        " or label_replace(max(offload_tables_configured) - (count(offload:tables) or vector(0)) > 0,"
+        ' "table", "some tables", "", "")'
+        ' or label_replace(sum(absent(offload_tables_configured > 0)), "table", "every table", "", "")',
         f"a configured table without one success since statsd_exporter started, for {v.text('not_since_start')}{later};"
-        " also when fewer tables report than are configured",
+        " also when the last one of a table without a watermark is two intervals old, when fewer tables report than are"
+        " configured, and when none is configured",
         v.text("not_since_start"),
     )
 
@@ -92,11 +115,18 @@ def consecutive_failures(v: Values) -> Condition:
     pairs = {within: none} | v.pairs("failures_slow")
     counted = 'sum by (table) (increase(offload_cycles_total{{status="{}"}}[{}]))'
     # increase() extrapolates: three runs show as 2.9 to 3.1
-    each = (
+    each = [
         f"({counted.format('failure', within)} > {failures - 0.5:g}"
         f" unless on (table) ({counted.format('success', none)} > 0))"
         for within, none in pairs.items()
-    )
+    ]
+    rare = failures_rare(v)
+    each += [
+        f'(sum by (table) (offload:cycles:{within}{{status="failure"}}) > {failures - 0.5:g}'
+        f' unless on (table) (offload:cycles:{within}{{status="success"}} > 0))'
+        for within in rare
+    ]
+    pairs |= {within: within for within in rare}
     words = ", or ".join(f"within {within} and no success within {none}" for within, none in pairs.items())
     return Condition(
         f"({' or on (table) '.join(each)})"
@@ -185,7 +215,7 @@ def mismatch(v: Values) -> Condition:
     }
     return Condition(
         " or ".join(
-            f'label_replace(max by (table) ({metric}) > 0, "what", "{what}", "", "")' for metric, what in found.items()
+            f'label_replace({known(metric)} > 0, "what", "{what}", "", "")' for metric, what in found.items()
         ),
         "a run, `bin/offload verify` or `reconcile` found windows that differ, or rows came after the horizon, and"
         f" nothing healed it for {v.text('mismatch_for')}",
@@ -196,7 +226,7 @@ def mismatch(v: Values) -> Condition:
 def guard_stopped(v: Values) -> Condition:
     wait = v.text("guard_stopped_for")
     return Condition(
-        "max by (table) (offload_ttl_guard_stopped) > 0", f"`ttl_guard: stop` has held TTL merges for {wait}", wait
+        f"{known('offload_ttl_guard_stopped')} > 0", f"`ttl_guard: stop` has held TTL merges for {wait}", wait
     )
 
 
@@ -205,7 +235,7 @@ def regressed(v: Values) -> Condition:
     mark = "max by (table) ({})"
     return Condition(
         f"{mark.format(f'max_over_time(watermark_timestamp_seconds[{memory}])')}"
-        f" - {mark.format('watermark_timestamp_seconds')} > 0",
+        f" - {mark.format('watermark_timestamp_seconds != 0')} > 0",
         f"the watermark is before where it was within {memory}",
     )
 

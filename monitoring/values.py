@@ -25,6 +25,20 @@ class Burn:
 
 
 @dataclass(frozen=True, slots=True)
+class Schedules:
+    """Tables whose longest pause between two runs is over `above_s` and at most `most`; `use`: a duration for them."""
+
+    above_s: int
+    most: str
+    use: str
+
+    @property
+    def among(self) -> str:
+        """The interval of these tables, as PromQL."""
+        return f"offload:interval_seconds > {self.above_s} <= {seconds(self.most)}"
+
+
+@dataclass(frozen=True, slots=True)
 class Values:
     """One profile. A name that is not in the file is a KeyError."""
 
@@ -48,6 +62,12 @@ class Values:
     def pairs(self, name: str) -> dict[str, str]:
         """Pairs of durations, as the rules write them."""
         return {str(one): str(other) for one, other in self.all[name].items()}
+
+    def schedules(self, name: str) -> tuple[Schedules, ...]:
+        """A value for each class of schedules that are longer than the usual interval."""
+        pairs = self.pairs(name)
+        above = (self.text("interval"), *pairs)
+        return tuple(Schedules(seconds(low), most, use) for low, (most, use) in zip(above, pairs.items(), strict=False))
 
     def burns(self, name: str) -> tuple[Burn, ...]:
         return tuple(Burn(float(rate), str(long), str(short)) for rate, (long, short) in self.all[name].items())
