@@ -126,18 +126,23 @@ def alerts_page() -> str:
             HEADER + "\n",
             "Thresholds and durations are in [`monitoring/values.yaml`](../monitoring/values.yaml), for production and,"
             " shorter, for tests; `make docs` writes the rules from them. A table's own limits are in its spec:"
-            " `alerts: {lag: 1h, cycle: 20m, ttl_headroom: 2d}`. Lag is a sawtooth, so no alert looks at its peak, and"
-            " none fires on one failed run. A table of which nothing new has settled has no lag while its runs succeed:"
-            " each of them moves the watermark over empty windows. When runs fail, the lag grows, rows or not.\n",
+            " `alerts: {lag: 1h, cycle: 20m, ttl_headroom: 2d}`. Lag is a sawtooth: LagCritical, LagElevated and"
+            " FallingBehind look at its trough, WatermarkStale and the freshness budget at more than an hour or a share"
+            " of it, and none fires on one failed run. A table of which nothing new has settled has no lag while its"
+            " runs succeed: each of them moves the watermark over empty windows. When runs fail, the lag grows, rows or"
+            " not.\n",
             "TTL limits are 6 hours and a day whatever the TTL is: no metric carries it. A table whose rows live less"
             " than about two days needs `alerts.ttl_headroom` in its spec, at most a sixth of what is left of the TTL"
             " after window, settle and schedule; the warning comes at four times it. Without, it warns while all is"
-            " well.\n",
+            " well; `bin/offload spec check --source` and `spec new` say what to write.\n",
             "The durations are those of a run every 15 minutes. A longer schedule moves the default lag limit by twice"
             " the difference, counted by the longest pause between two runs: 30 minutes become two hours for a run an"
             " hour, two days for a run a day, and five days where the weekend is a pause; `alerts.lag` in the spec says"
-            " it better. LagElevated and FallingBehind look at half an hour, so for such a table they may fire after"
-            " one failed run, and the rates of success want 5 runs within 6 hours.\n",
+            " it better. LagElevated and FallingBehind look at the least lag of two intervals, and not at all at"
+            " schedules of more than a day. The rates of success want 5 runs within 6 hours. RowsMismatch waits 16"
+            " minutes: two looks with a run every 15 minutes, one with a longer schedule.\n",
+            "RowsMismatch is critical, for windows that differ and for rows that came after the horizon alike: no run"
+            " ships them by itself, and a TTL may delete them.\n",
             "While Airflow's scheduler is down, alerts with the symptoms lag, failures and speed are silent. `data`"
             " alerts, rows in danger, are never silenced. Routes and receivers:"
             " [`monitoring/alertmanager/alertmanager.yml`](../monitoring/alertmanager/alertmanager.yml). Every alert is"
@@ -147,8 +152,11 @@ def alerts_page() -> str:
             "On one machine `bin/offload stack start` starts Prometheus and Alertmanager with everything else"
             " (`monitoring` alone starts the two and the exporter). `OFFLOAD_ALERT_WEBHOOK=URL` makes every receiver"
             " post there, `OFFLOAD_ALERT_PROFILE=fast` takes the rules with short durations.\n",
-            "A table that is taken out of the specs keeps its last values in statsd_exporter, and so its alerts:"
-            " restart the exporter after it. The running tables report again with their next run.\n",
+            f"A restart of statsd_exporter resolves nothing: for {v.text('memory')} Prometheus remembers what a table"
+            " last said, whether or not it runs, its spec is valid or the scheduler is up. After the exporter was away"
+            f" for half of {v.text('memory_scraped')} no lag is computed from that, since runs may have landed unheard;"
+            " the TTL headroom is. So a table that is taken out of the specs keeps its alerts:"
+            " `bin/offload metrics --retire DB.TABLE` ends them, and is refused while its spec file is there.\n",
             "| alert | severity | symptom | when | runbook |",
             "| --- | --- | --- | --- | --- |",
             *(

@@ -153,8 +153,8 @@ def _lag(v: Values) -> tuple[Alert, ...]:
             "lag",
             c.lag_elevated(v),
             f"{T} is late even right after its runs",
-            f"{T} has been at least {MINUTES} behind ClickHouse for {elevated} and for two intervals: runs land, but too"
-            " late or too seldom.",
+            f"{T} has been at least {MINUTES} behind ClickHouse for {elevated} and for two intervals: runs land, but"
+            " too late or too seldom.",
         ),
         _alert(
             "FallingBehind",

@@ -214,9 +214,7 @@ def mismatch(v: Values) -> Condition:
         "offload_late_rows_beyond_horizon": "rows that came after the horizon",
     }
     return Condition(
-        " or ".join(
-            f'label_replace({known(metric)} > 0, "what", "{what}", "", "")' for metric, what in found.items()
-        ),
+        " or ".join(f'label_replace({known(metric)} > 0, "what", "{what}", "", "")' for metric, what in found.items()),
         "a run, `bin/offload verify` or `reconcile` found windows that differ, or rows came after the horizon, and"
         f" nothing healed it for {v.text('mismatch_for')}",
         v.text("mismatch_for"),

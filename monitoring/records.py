@@ -10,7 +10,7 @@ from monitoring.values import Burn, Values
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One recording rule. `meaning`: for docs/metrics.md; `slow`: computed at the slow interval; `each`: series a table."""
+    """One recording rule. `meaning`: for docs/metrics.md; `slow`: at the slow interval; `each`: series a table."""
 
     name: str
     expr: str
@@ -42,7 +42,7 @@ def records(v: Values) -> tuple[Record, ...]:
 
 
 def known(metric: str, only: str = "") -> str:
-    """What each table last said, `(expression)`: to the running exporter, else to one before it. `only`: a condition."""
+    """What each table last said, to the running exporter, else to one before it. `only`: a condition of the latter."""
     if metric not in REMEMBERED:
         raise ValueError(f"{metric} is not remembered")
     return f'(max by (table) ({metric}) or max by (table) (offload:remembered{{metric="{metric}"}}{only}))'

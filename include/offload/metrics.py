@@ -43,6 +43,16 @@ STEPS = ("check_extent", "offload", "update_watermark")
 ACTIONS = ("append", "replace")
 STATUSES = ("success", "failure")
 
+RETIRED = (
+    "watermark_timestamp_seconds",
+    "offload_expiry_timestamp_seconds",
+    "offload_mismatched_windows",
+    "offload_verify_mismatched_windows",
+    "offload_late_rows_beyond_horizon",
+    "offload_ttl_guard_stopped",
+)
+"""The gauges that keep an alert on a table firing; 0 says of each that there is nothing."""
+
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.\-/+]")
 
 
@@ -145,7 +155,8 @@ REGISTRY: dict[str, Metric] = {
             "watermark_timestamp_seconds",
             Kind.GAUGE,
             "seconds",
-            "Every window that ended before this instant was offloaded or seen empty, Unix time",
+            "Every window that ended before this instant was offloaded or seen empty, Unix time; 0 for a table that was"
+            " retired",
             ("table",),
         ),
         Metric("offload_settle_seconds", Kind.GAUGE, "seconds", "The settle time of the table's spec", ("table",)),
@@ -463,6 +474,11 @@ class Metrics:
     def verified(self, table: str, windows: int) -> None:
         """How many windows are known to differ by verify and reconcile, as the ledger keeps them."""
         self.gauge("offload_verify_mismatched_windows", windows, table=table)
+
+    def retire(self, table: str) -> None:
+        """Ends what the alerts know of a table that was taken out of the specs: they remember it for days."""
+        for metric in RETIRED:
+            self.gauge(metric, 0, table=table)
 
     def close(self) -> None:
         """Closes the socket; the emitter stays usable as one that does nothing."""

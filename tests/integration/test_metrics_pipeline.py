@@ -262,6 +262,8 @@ AIRFLOW_TAGS: dict[str, dict[str, str]] = {
     "deadline_alerts.deadline_missed": {"dag_id": DAG, "dagrun_id": "scheduled__2026-11-22T06:15:00+00:00"},
 }
 """The tags that Airflow 3.3 gives these metrics; the others have none."""
+UNREGISTERED = {"run_type", "queue", "status", "dagrun_id"}
+"""Tags that no variable of Airflow's registry names: it knows those that were once part of a metric's name."""
 DROPPED_TAGS = {"dagrun_id"}
 SEND = """
 import json, sys
@@ -326,6 +328,16 @@ def airflow_types(exporter: tuple[int, int], tmp_path_factory: pytest.TempPathFa
 
 def test_the_tags_are_those_of_mapped_metrics() -> None:
     assert set(AIRFLOW_TAGS) <= set(airflow_rules())
+
+
+def test_the_tags_have_the_names_of_airflows_registry() -> None:
+    from airflow._shared.observability.metrics.metrics_registry import MetricsRegistry
+
+    registry = MetricsRegistry()
+    found = {name: set((registry.get(name) or {}).get("name_variables", ())) for name in airflow_rules()}
+    assert {n: v for n, v in found.items() if v} == {
+        n: set(t) - UNREGISTERED for n, t in AIRFLOW_TAGS.items() if set(t) - UNREGISTERED and found[n]
+    }
 
 
 @pytest.mark.parametrize("name", list(airflow_rules()))

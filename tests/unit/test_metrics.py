@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
+from typer.testing import CliRunner
 
 from include.offload import metrics
+from include.offload.cli import app
 from include.offload.errors import REGISTRY as ERRORS
 from include.offload.metrics import DURATION_BUCKETS, MAX_NAME, REGISTRY, Kind, Metrics, stat_name
 from include.offload.model import Action, Outcome, Plan, PlannedWindow, WindowState
@@ -19,6 +21,7 @@ from include.offload.settings import Settings
 from include.offload.spec.interval import interval_s
 from include.offload.spec.model import TableSpec
 from include.orchestration import bundle
+from monitoring.records import REMEMBERED
 
 MAPPING = Path(__file__).resolve().parents[2] / "monitoring" / "statsd-mapping.yaml"
 
@@ -274,6 +277,34 @@ def test_a_table_is_announced_with_what_its_spec_fixes(wire: tuple[Metrics, sock
         "offload_lag_objective_seconds,table=k2.a:3600|g",
         "offload_lag_objective_seconds,table=k2.b:0|g",
     }
+
+
+def test_all_that_keeps_an_alert_on_a_retired_table_firing_is_said_to_be_nothing(
+    wire: tuple[Metrics, socket.socket],
+) -> None:
+    emitter, receiver = wire
+    emitter.retire("k2.gone")
+    sent: set[str] = set()
+    while "offload_ttl_guard_stopped,table=k2.gone:0|g" not in sent:
+        sent |= set(read(receiver))
+    fixed = {m for m in REMEMBERED if m.endswith(("settle_seconds", "window_seconds", "interval_seconds"))}
+    fixed |= {m for m in REMEMBERED if m.endswith("_objective_seconds")}
+    assert sent == {f"{m},table=k2.gone:0|g" for m in set(REMEMBERED) - fixed}
+
+
+def test_only_a_table_without_a_spec_is_retired(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "k2").mkdir()
+    (tmp_path / "k2" / "there.yaml").write_text("cursor: [broken")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(("127.0.0.1", 0))
+        receiver.settimeout(5)
+        monkeypatch.setenv("OFFLOAD_TABLES", str(tmp_path))
+        monkeypatch.setenv("OFFLOAD_STATSD_PORT", str(receiver.getsockname()[1]))
+        refused = CliRunner().invoke(app, ["metrics", "--retire", "k2.there"])
+        assert refused.exit_code == 2
+        done = CliRunner().invoke(app, ["metrics", "--retire", "k2.gone"])
+        assert done.exit_code == 0, done.output
+        assert read(receiver)[0] == "watermark_timestamp_seconds,table=k2.gone:0|g"
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,11 @@ import pytest
 from include.offload.errors import OffloadError
 from include.offload.model import SourceTable
 from include.offload.source.describe import describe
+from include.offload.spec import human
 from include.offload.spec.check import check_source
 from include.offload.spec.draft import draft, gather, identity_of
 from include.offload.spec.load import validate
-from include.offload.spec.model import TableSpec
+from include.offload.spec.model import Alerts, TableSpec
 from include.offload.spec.yamlnodes import parse
 from tests.support.chdb_engine import Engine
 
@@ -169,6 +170,26 @@ def test_a_roll_up_and_column_ttls_are_explained(db: Engine) -> None:
     assert "never replaced" in drafted(db, rolled)[1]
     zeroed = make(db, "zeroed", "ts DateTime, v UInt8 TTL ts + INTERVAL 1 DAY", "MergeTree ORDER BY ts")
     assert "Column TTLs zero v" in drafted(db, zeroed)[1]
+
+
+@pytest.mark.parametrize(
+    ("ttl", "limit_s"),
+    [("2 DAY", None), ("1462 MINUTE", None), ("1461 MINUTE", 239 * 60), ("1 DAY", 236 * 60), ("6 HOUR", 56 * 60)],
+)
+def test_a_short_ttl_gets_alerts_that_are_silent_while_all_is_well(db: Engine, ttl: str, limit_s: int | None) -> None:
+    """Four times the limit is less than what is left right before a run that ends well."""
+    name = f"short_{ttl}".replace(" ", "_")
+    source = make(db, name, "ts DateTime, v UInt8", f"MergeTree ORDER BY ts TTL ts + INTERVAL {ttl}")
+    spec, _ = drafted(db, source)
+    assert spec.alerts.ttl_headroom_s == limit_s
+    good(db, spec)
+    without = spec.model_copy(update={"alerts": Alerts()})
+    warned = [w for w in check_source(db, without).warnings if "ttl_headroom" in w]
+    assert bool(warned) == (limit_s is not None)
+    if limit_s is not None:
+        assert f"alerts: {{ttl_headroom: {human.format_duration(limit_s * 1_000_000)}}}" in warned[0]
+        raised = spec.model_copy(update={"alerts": Alerts.model_validate({"ttl_headroom": f"{limit_s * 2}s"})})
+        assert any("ttl_headroom" in w for w in check_source(db, raised).warnings)
 
 
 @pytest.mark.parametrize(

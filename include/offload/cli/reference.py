@@ -12,7 +12,7 @@ from include.offload import metrics as metrics_module
 from include.offload.cli.common import load
 from include.offload.cli.console import Json, grid, note, out, show
 from include.offload.error_notes import note as explanation
-from include.offload.errors import REGISTRY, ErrorKind
+from include.offload.errors import REGISTRY, SETTING_MISSING, ErrorKind, OffloadError
 from include.offload.runbooks import link, path_of
 
 
@@ -53,12 +53,36 @@ def _one(kind: ErrorKind) -> None:
     out.print(f"runbook  {escape(link(path_of(kind.id), load().runbooks_url))}", soft_wrap=True)
 
 
+def _retire(table: str) -> None:
+    settings = load()
+    database, dot, name = table.partition(".")
+    if not (database and dot and name):
+        raise typer.BadParameter(f"{table!r} is not DB.TABLE", param_hint="--retire")
+    spec = settings.tables / database / f"{name}.yaml"
+    if spec.exists():
+        # a spec that is there and broken is a table in danger
+        raise typer.BadParameter(f"{table} has a spec, {spec}; remove it first", param_hint="--retire")
+    if settings.statsd_port is None:
+        raise OffloadError(SETTING_MISSING, "OFFLOAD_STATSD_PORT is not set: there is nobody to tell")
+    emitter = metrics_module.Metrics(settings)
+    emitter.retire(table)
+    emitter.close()
+    note(f"told {settings.statsd_host}:{settings.statsd_port} that {table} is gone; its alerts end within 15 minutes")
+
+
 def metrics(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table of the docs.")] = False,
     declare: Annotated[bool, typer.Option("--declare", help="Send every counter of every table as 0.")] = False,
+    retire: Annotated[
+        str | None,
+        typer.Option("--retire", metavar="TABLE", help="End the alerts on a table without a spec."),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """List what the pipeline reports of itself, or start every counter at 0."""
+    """List what the pipeline reports of itself, start every counter at 0, or end the alerts on a table that is gone."""
+    if retire is not None:
+        _retire(retire)
+        return
     if declare:
         from include.offload.cli.common import all_specs
 

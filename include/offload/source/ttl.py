@@ -6,6 +6,7 @@ them are passed on verbatim. What can't be cut with certainty is unreadable, and
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -255,3 +256,20 @@ def _spec_term(ttl: str, cursor: str) -> str:
     except ValueError:
         return _instant(ttl)
     return f"(toDateTime64({quote(cursor)}, 6, 'UTC') + toIntervalMicrosecond({after}))"
+
+
+def ttl_us(source: SourceTable) -> int | None:
+    """How long rows live by a TTL of the usual form `column + toIntervalUnit(n)`, µs; None for any other."""
+    if not source.ttl:
+        return None
+    units = {"Second": 1, "Minute": 60, "Hour": 3600, "Day": 86400, "Week": 604800, "Month": 2592000, "Year": 31536000}
+    try:
+        found = [
+            re.fullmatch(r"(?:(?!toInterval).)*\+ toInterval(\w+?)\((\d+)\)", e.expr)
+            for e in elements(source.ttl)
+            if e.action == "DELETE"
+        ]
+    except ValueError:
+        return None
+    spans = [int(m[2]) * units[m[1]] * human.SECOND_US for m in found if m and m[1] in units]
+    return min(spans) if spans else None

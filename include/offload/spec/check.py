@@ -16,6 +16,7 @@ from include.offload.source.expressions import confirm_expressions, expressions_
 from include.offload.source.sql import quote
 from include.offload.source.typemap import base_type
 from include.offload.spec import human
+from include.offload.spec.headroom import short_headroom_us
 from include.offload.spec.load import LoadResult, load_specs
 from include.offload.spec.model import TableSpec
 
@@ -138,6 +139,14 @@ def _warnings(
     keeps = _life_us(spec)
     if keeps is not None and keeps <= spec.window_us + spec.settle_us:
         yield f"rows live {human.format_duration(keeps)}, a window is offloaded after that"
+    headroom = short_headroom_us(
+        keeps or ttl.ttl_us(source), spec.window_us, spec.settle_us, spec.schedule, spec.alerts.ttl_headroom_s
+    )
+    if headroom is not None:
+        yield (
+            "rows live so short that TTLHeadroomWarning would fire while all is well; write"
+            f" alerts: {{ttl_headroom: {human.format_duration(headroom)}}}"
+        )
     yield from _not_utf8(client, spec, source, projected)
 
 

@@ -12,10 +12,11 @@ from include.offload.source import chtypes, icetypes
 from include.offload.source.describe import Queries
 from include.offload.source.projection import MERGING_ENGINES, TIME_TYPES, options_for
 from include.offload.source.sql import cursor_us_sql, quote
-from include.offload.source.ttl import UNREADABLE, elements
+from include.offload.source.ttl import UNREADABLE, ttl_us
 from include.offload.source.typemap import NoMappingError, base_type, map_type
 from include.offload.spec import human
 from include.offload.spec.fields import quote_if_needed, yaml_text
+from include.offload.spec.headroom import short_headroom_us
 from include.offload.spec.model import TARGET_NAME
 
 MAX_IDENTITY_VALUES = 100
@@ -206,13 +207,17 @@ def _times(source: SourceTable, cursor: SourceColumn, stats: Stats) -> Iterator[
     yield f"window: {human.format_duration(window)}"
     yield "# A window is offloaded when it has been over for this long; later rows are healed, at a cost."
     yield "settle: 2m"
-    keeps = _ttl_us(source)
+    keeps = ttl_us(source)
     horizon = max(window, human.DAY_US)
     if keeps is not None and keeps < 2 * horizon:
         horizon = max(window, keeps // 2 // window * window)
     yield "# How far back late and changed rows are looked for."
     yield f"horizon: {human.format_duration(horizon)}"
     yield from _ttl(source, cursor)
+    headroom = short_headroom_us(keeps, window, 2 * human.MINUTE_US)
+    if headroom is not None:
+        yield "# Rows live shorter than the usual limits of the alerts, 6 hours and a day, are made for."
+        yield f"alerts: {{ttl_headroom: {human.format_duration(headroom)}}}"
 
 
 def _ttl(source: SourceTable, cursor: SourceColumn) -> Iterator[str]:
@@ -230,23 +235,6 @@ def _ttl(source: SourceTable, cursor: SourceColumn) -> Iterator[str]:
         yield "# ttl: 30d"
     if columns:
         yield f"# Column TTLs zero {', '.join(columns)}; a window is never replaced after that."
-
-
-def _ttl_us(source: SourceTable) -> int | None:
-    """How long rows live by a TTL of the usual form `column + toIntervalUnit(n)`; None for any other."""
-    if not source.ttl:
-        return None
-    units = {"Second": 1, "Minute": 60, "Hour": 3600, "Day": 86400, "Week": 604800, "Month": 2592000, "Year": 31536000}
-    try:
-        found = [
-            re.fullmatch(r".*\+ toInterval(\w+?)\((\d+)\)", e.expr)
-            for e in elements(source.ttl)
-            if e.action == "DELETE"
-        ]
-    except ValueError:
-        return None
-    spans = [int(m[2]) * units[m[1]] * human.SECOND_US for m in found if m and m[1] in units]
-    return min(spans) if spans else None
 
 
 def _target(source: SourceTable, cursor: SourceColumn, stats: Stats) -> Iterator[str]:
