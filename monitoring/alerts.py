@@ -39,7 +39,9 @@ RUNBOOKS: dict[str, str] = {
     "IcebergOffloadTTLHeadroomCritical": DATA,
     "IcebergOffloadTTLHeadroomWarning": DATA,
     "IcebergOffloadRowsMismatch": DATA,
+    "IcebergOffloadLateRowsUnknown": DATA,
     "IcebergOffloadTTLGuardStopped": DATA,
+    "IcebergOffloadTTLGuardRefused": DATA,
     "IcebergOffloadMetricsPipelineBroken": DATA,
     "Watchdog": "README.md",
 }
@@ -68,7 +70,9 @@ PANELS: dict[str, IntEnum] = {
     "IcebergOffloadTTLHeadroomCritical": Table.EXPIRES,
     "IcebergOffloadTTLHeadroomWarning": Table.EXPIRES,
     "IcebergOffloadRowsMismatch": Table.AGREE,
+    "IcebergOffloadLateRowsUnknown": Table.UNKNOWN,
     "IcebergOffloadTTLGuardStopped": Table.GUARD,
+    "IcebergOffloadTTLGuardRefused": Table.GUARD,
     "IcebergOffloadMetricsPipelineBroken": Pipeline.BROKEN,
     "Watchdog": Pipeline.WATCHDOG,
 }
@@ -279,6 +283,15 @@ def _data(v: Values) -> tuple[Alert, ...]:
             f"{T}: {{{{ $value }}}} {{{{ $labels.what }}}} differ between ClickHouse and Iceberg and were not healed.",
         ),
         _alert(
+            "LateRowsUnknown",
+            "warning",
+            "data",
+            c.late_unknown(v),
+            f"It is not known whether late rows of {T} are missing",
+            f"{{{{ $value }}}} shipped windows of {T} lost rows in ClickHouse, and nobody could tell whether rows that"
+            " came late are among the rest.",
+        ),
+        _alert(
             "TTLGuardStopped",
             "warning",
             "data",
@@ -286,6 +299,15 @@ def _data(v: Values) -> tuple[Alert, ...]:
             f"Nothing of {T} expires: the TTL guard holds TTL merges",
             f"TTL merges of the source of {T} have been stopped for {v.text('guard_stopped_for')} so that unshipped"
             " rows stay; meanwhile its disk fills.",
+        ),
+        _alert(
+            "TTLGuardRefused",
+            "critical",
+            "data",
+            c.guard_refused(),
+            f"ClickHouse does not stop the TTL merges of {T}",
+            f"Unshipped rows of {T} are about to expire, the TTL guard told ClickHouse to stop TTL merges, and it goes"
+            " on deleting rows.",
         ),
         _alert(
             "WatermarkRegressed",

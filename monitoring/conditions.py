@@ -211,13 +211,23 @@ def mismatch(v: Values) -> Condition:
     found = {
         "offload_mismatched_windows": "windows",
         "offload_verify_mismatched_windows": "windows (seen by verify or reconcile)",
+        "offload_windows_expired_unshipped": "windows whose rows expired in ClickHouse before they were shipped",
         "offload_late_rows_beyond_horizon": "rows that came after the horizon",
     }
     return Condition(
         " or ".join(f'label_replace({known(metric)} > 0, "what", "{what}", "", "")' for metric, what in found.items()),
-        "a run, `bin/offload verify` or `reconcile` found windows that differ, or rows came after the horizon, and"
-        f" nothing healed it for {v.text('mismatch_for')}",
+        "a run, `bin/offload verify` or `reconcile` found windows that differ, rows expired before they were shipped,"
+        f" or rows came after the horizon, and nothing healed it for {v.text('mismatch_for')}",
         v.text("mismatch_for"),
+    )
+
+
+def late_unknown(v: Values) -> Condition:
+    wait = v.text("mismatch_for")
+    return Condition(
+        f"{known('offload_late_unknown_windows')} > 0",
+        f"shipped windows lost rows in ClickHouse, and whether late ones are among the rest is not known, for {wait}",
+        wait,
     )
 
 
@@ -225,6 +235,13 @@ def guard_stopped(v: Values) -> Condition:
     wait = v.text("guard_stopped_for")
     return Condition(
         f"{known('offload_ttl_guard_stopped')} > 0", f"`ttl_guard: stop` has held TTL merges for {wait}", wait
+    )
+
+
+def guard_refused() -> Condition:
+    return Condition(
+        f"{known('offload_ttl_guard_refused')} > 0",
+        "`ttl_guard: stop` wants TTL merges stopped, and ClickHouse goes on deleting rows",
     )
 
 

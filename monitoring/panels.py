@@ -44,6 +44,7 @@ class Table(IntEnum):
     BEYOND = 5
     WATERMARK = 6
     GUARD = 7
+    UNKNOWN = 8
     LAG = 10
     TROUGH = 11
     FRESH = 12

@@ -30,8 +30,11 @@ REMEMBERED = (
     "offload_ttl_headroom_objective_seconds",
     "offload_mismatched_windows",
     "offload_verify_mismatched_windows",
+    "offload_windows_expired_unshipped",
     "offload_late_rows_beyond_horizon",
+    "offload_late_unknown_windows",
     "offload_ttl_guard_stopped",
+    "offload_ttl_guard_refused",
 )
 """What must not be forgotten with statsd_exporter: a table that does not run says it no second time."""
 

@@ -48,8 +48,11 @@ RETIRED = (
     "offload_expiry_timestamp_seconds",
     "offload_mismatched_windows",
     "offload_verify_mismatched_windows",
+    "offload_windows_expired_unshipped",
     "offload_late_rows_beyond_horizon",
+    "offload_late_unknown_windows",
     "offload_ttl_guard_stopped",
+    "offload_ttl_guard_refused",
 )
 """The gauges that keep an alert on a table firing; 0 says of each that there is nothing."""
 

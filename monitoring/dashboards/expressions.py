@@ -55,6 +55,7 @@ def firing(chosen: tuple[Alert, ...], selector: str = "") -> str:
 
 
 def differing(selector: str) -> str:
-    """Windows of each table that differ: as the last run or the last verify left them, whichever are more."""
+    """Windows of each table that differ: as the last run, verify or the TTL left them, whichever are more."""
     seen = f'label_replace(offload_verify_mismatched_windows{{{selector}}}, "by", "verify", "", "")'
-    return f"max by (table) (offload_mismatched_windows{{{selector}}} or {seen})"
+    lost = f'label_replace(offload_windows_expired_unshipped{{{selector}}}, "by", "ttl", "", "")'
+    return f"max by (table) (offload_mismatched_windows{{{selector}}} or {seen} or {lost})"

@@ -41,7 +41,7 @@ def overview(v: Values) -> Page:
 
 def _safe(make: Maker) -> tuple[Panel, ...]:
     v = make.v
-    danger = any_of(c.ttl_critical(v).expr, c.mismatch(v).expr, c.regressed(v).expr)
+    danger = any_of(c.ttl_critical(v).expr, c.mismatch(v).expr, c.regressed(v).expr, c.guard_refused().expr)
     return (
         make.words(
             Overview.SAFE,
@@ -50,7 +50,8 @@ def _safe(make: Maker) -> tuple[Panel, ...]:
             Query(not_safe(danger)),
             "Yes",
             "tables in danger or unknown",
-            "Tables of which rows are about to expire unshipped, whose two sides differ, or whose watermark went back:"
+            "Tables of which rows are about to expire unshipped, or did, whose two sides differ, whose TTL merges"
+            " ClickHouse does not stop for the guard, or whose watermark went back:"
             " the alerts that nothing silences. Also those that no run has looked at since the metrics began."
             f" {NEXT}the table at the top of the list below, then its runbook.",
             height=5,
@@ -71,7 +72,7 @@ def _safe(make: Maker) -> tuple[Panel, ...]:
             "Yes",
             "windows differ",
             "Windows whose rows or content hash differ between ClickHouse and Iceberg, as the last run or"
-            " `bin/offload verify` left them."
+            " `bin/offload verify` left them, or whose rows expired before they were shipped."
             f" {NEXT}`bin/offload verify TABLE` lists them, `bin/offload reconcile TABLE` ships what is missing.",
             height=5,
         ),

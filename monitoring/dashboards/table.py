@@ -30,7 +30,7 @@ def table(v: Values) -> Page:
 
 def _safe(make: Maker) -> tuple[Panel, ...]:
     v = make.v
-    danger = any_of(c.ttl_critical(v).expr, c.mismatch(v).expr, c.regressed(v).expr)
+    danger = any_of(c.ttl_critical(v).expr, c.mismatch(v).expr, c.regressed(v).expr, c.guard_refused().expr)
     return (
         make.words(
             Table.SAFE,
@@ -39,8 +39,9 @@ def _safe(make: Maker) -> tuple[Panel, ...]:
             Query(not_safe(danger)),
             "Yes",
             "table in danger or unknown",
-            "Whether rows are about to expire unshipped, the two sides differ, or the watermark went back; also red"
-            " when no run has looked at the table since the metrics began."
+            "Whether rows are about to expire unshipped, or did, the two sides differ, ClickHouse does not stop TTL"
+            " merges that the guard wants stopped, or the watermark went back; also red when no run has looked at the"
+            " table since the metrics began."
             f" {NEXT}the three panels beside and below say which, their corner links to the runbook.",
             height=5,
         ),
@@ -59,7 +60,8 @@ def _safe(make: Maker) -> tuple[Panel, ...]:
             Query(differing(ONE)),
             "Yes",
             "windows differ",
-            "Windows whose rows or content hash differ, as the last run or `bin/offload verify` left them."
+            "Windows whose rows or content hash differ, as the last run or `bin/offload verify` left them, or whose"
+            " rows expired before they were shipped."
             f" {NEXT}`bin/offload verify TABLE` lists them, `bin/offload reconcile TABLE` ships what is missing.",
             height=5,
         ),
@@ -74,7 +76,7 @@ def _ledger(make: Maker) -> tuple[Panel, ...]:
         make.words(
             Table.BACK,
             "Did the watermark go back?",
-            6,
+            4,
             Query(
                 f"max(max_over_time({mark}[{memory}])) - max({mark})"
                 f" or max(offload_expiry_timestamp_seconds{{{ONE}}}) * 0"
@@ -87,7 +89,7 @@ def _ledger(make: Maker) -> tuple[Panel, ...]:
         make.words(
             Table.BEYOND,
             "Will a run ship every row?",
-            6,
+            5,
             Query(f"max(offload_late_rows_beyond_horizon{{{ONE}}})"),
             "Yes",
             "rows came too late",
@@ -95,20 +97,33 @@ def _ledger(make: Maker) -> tuple[Panel, ...]:
             f" {NEXT}`bin/offload reconcile TABLE` ships them.",
         ),
         make.words(
+            Table.UNKNOWN,
+            "Is every late row known?",
+            5,
+            Query(f"max(offload_late_unknown_windows{{{ONE}}})"),
+            "Yes",
+            "windows unknown",
+            "Shipped windows that lost rows in ClickHouse, of which nobody could tell whether rows that came late are"
+            f" among the rest. {NEXT}`bin/offload status TABLE` says why, `bin/offload verify TABLE` compares.",
+        ),
+        make.words(
             Table.GUARD,
             "Do TTL merges run?",
-            6,
-            Query(f"max(offload_ttl_guard_stopped{{{ONE}}}) or max(offload:tables{{{ONE}}}) * 0"),
+            5,
+            Query(
+                f'max(offload_ttl_guard_stopped{{{ONE}}} or label_replace(offload_ttl_guard_refused{{{ONE}}},'
+                f' "by", "refused", "", "")) or max(offload:tables{{{ONE}}}) * 0'
+            ),
             "Yes",
-            "source held by the guard",
-            "Whether `ttl_guard: stop` holds the source's TTL merges so that unshipped rows stay. An alert after"
-            f" {v.text('guard_stopped_for')}: nothing expires meanwhile and the disk fills. {NEXT}ship what waits; the"
-            " guard lets go by itself.",
+            "guard at work",
+            "Whether `ttl_guard: stop` wants the source's TTL merges stopped so that unshipped rows stay. An alert"
+            f" after {v.text('guard_stopped_for')}: nothing expires meanwhile and the disk fills; at once when"
+            f" ClickHouse does not obey. {NEXT}ship what waits; the guard lets go by itself.",
         ),
         make.number(
             Table.WATERMARK,
             "Every window before this is in Iceberg",
-            6,
+            5,
             Query(f"max({mark}) * 1000", "", NEVER_RAN),
             "dateTimeAsIso",
             f"The watermark. Downstream may read up to here. {NEXT}when it stands still, see `How far behind?`.",

@@ -46,7 +46,9 @@ OURS = {
     "TTLHeadroomWarning",
     "HasNotOffloadedSinceStart",
     "RowsMismatch",
+    "LateRowsUnknown",
     "TTLGuardStopped",
+    "TTLGuardRefused",
     "DagImportErrors",
     "DagProcessorDown",
     "MetricsPipelineBroken",
@@ -208,7 +210,9 @@ def test_rows_in_danger_are_never_silenced() -> None:
         "TTLHeadroomCritical",
         "TTLHeadroomWarning",
         "RowsMismatch",
+        "LateRowsUnknown",
         "TTLGuardStopped",
+        "TTLGuardRefused",
         "WatermarkRegressed",
     }
     symptoms = {one.symptom for one in ALERTS.values()}

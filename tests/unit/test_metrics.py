@@ -285,7 +285,7 @@ def test_all_that_keeps_an_alert_on_a_retired_table_firing_is_said_to_be_nothing
     emitter, receiver = wire
     emitter.retire("k2.gone")
     sent: set[str] = set()
-    while "offload_ttl_guard_stopped,table=k2.gone:0|g" not in sent:
+    while "offload_ttl_guard_refused,table=k2.gone:0|g" not in sent:
         sent |= set(read(receiver))
     fixed = {m for m in REMEMBERED if m.endswith(("settle_seconds", "window_seconds", "interval_seconds"))}
     fixed |= {m for m in REMEMBERED if m.endswith("_objective_seconds")}
