@@ -261,7 +261,9 @@ def _speed(v: Values) -> tuple[Alert, ...]:
 
 
 def _data(v: Values) -> tuple[Alert, ...]:
-    headroom = f"ClickHouse deletes the first row of {T} that is not in Iceberg in {SECONDS}."
+    soon = f"ClickHouse deletes the first row of {T} that is not in Iceberg in {SECONDS}."
+    begun = f"Rows of {T} that are not in Iceberg have begun to expire: ClickHouse may delete them now."
+    headroom = f"{{{{ if gt $value 0.0 }}}}{soon}{{{{ else }}}}{begun}{{{{ end }}}}"
     return (
         _alert(
             "TTLHeadroomCritical",

@@ -161,7 +161,7 @@ def shown(prometheus: Prometheus, uid: str, panel: int, table: str) -> float:
 def test_every_query_has_data_after_a_success_and_a_failure(
     airflow: Driver, make_table: MakeTable, prometheus: Prometheus
 ) -> None:
-    good = make_table("dash_good").create().insert(600).write_spec(schedule="0 * * * *")
+    good = make_table("dash_good").create().insert(600).write_spec(schedule="*/15 * * * *")
     # its rows are from 6 hours ago on and the job can not start: two hours are left to ship them
     ill = make_table("dash_ill").create(f"{DDL.rstrip()} TTL toDateTime(ts) + INTERVAL 8 HOUR").insert(200)
     ill.write_spec(more="connections: {spark: it_nobody}")
