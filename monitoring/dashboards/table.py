@@ -111,7 +111,7 @@ def _ledger(make: Maker) -> tuple[Panel, ...]:
             "Do TTL merges run?",
             5,
             Query(
-                f'max(offload_ttl_guard_stopped{{{ONE}}} or label_replace(offload_ttl_guard_refused{{{ONE}}},'
+                f"max(offload_ttl_guard_stopped{{{ONE}}} or label_replace(offload_ttl_guard_refused{{{ONE}}},"
                 f' "by", "refused", "", "")) or max(offload:tables{{{ONE}}}) * 0'
             ),
             "Yes",
