@@ -9,12 +9,25 @@ So such a one passes as it was planned, or as ClickHouse holds it when asked aga
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from include.offload.context import Context
 from include.offload.errors import AUDIT_FAILED, OffloadError
-from include.offload.model import Action, PartitionValue, Plan, PlannedWindow, ShippedFile, WindowState
+from include.offload.model import (
+    EXPIRED_LONG_AGO,
+    Action,
+    Outcome,
+    PartitionValue,
+    Plan,
+    PlannedWindow,
+    ShippedFile,
+    SourceTable,
+    WindowState,
+    earliest,
+)
 from include.offload.source.client import Client
-from include.offload.source.extent import ExtentQuery
+from include.offload.source.extent import ExtentQuery, read_survey
+from include.offload.source.ttl import expiry_sql
 from include.offload.spec.model import TableSpec
 from include.offload.windows import Grid, Span, merge
 
@@ -115,8 +128,45 @@ def shipped_windows(files: Iterable[ShippedFile]) -> dict[int, WindowState]:
 
 
 def shipped_cells(files: Iterable[ShippedFile]) -> dict[tuple[int, tuple[PartitionValue, ...]], WindowState]:
-    """The same by Iceberg partition. A slice reads whole windows of one partition, so each cell is in one file."""
-    return {(state.window, file.partition): state for file in files for state in file.windows if state.rows}
+    """The same by Iceberg partition. A slice reads whole windows of one partition, so each cell is in one file.
+
+    Raises OFL-403 when one is in two: a file that is reported twice would be committed twice.
+    """
+    cells: dict[tuple[int, tuple[PartitionValue, ...]], WindowState] = {}
+    for file in files:
+        for state in (w for w in file.windows if w.rows):
+            if (state.window, file.partition) in cells:
+                raise OffloadError(AUDIT_FAILED, f"{file.path} holds rows of window {state.window} that came before")
+            cells[state.window, file.partition] = state
+    return cells
+
+
+def with_expiries(client: Client, spec: TableSpec, source: SourceTable, plan: Plan, outcome: Outcome) -> Outcome:
+    """The same, with the first expiry of the windows that came otherwise than planned (rule 18). Raises OFL-2xx.
+
+    Of rows that came since, the plan could not ask when they expire. Where ClickHouse holds fewer rows by now than
+    came, some may have expired already: such a window is never replaced.
+    """
+    expiry = expiry_sql(source, spec).strict
+    planned = {w.window: (w.rows, w.hash) for w in plan.windows}
+    others = [w for w in outcome.windows if w.rows and (w.rows, w.hash) != planned.get(w.window)]
+    if expiry is None or not others:
+        return outcome
+    query = ExtentQuery(
+        spec.source.database, spec.source.table, plan.cursor, None, spec.source.final, Grid(plan.width_us),
+        plan.projection, plan.partition, expiry,
+    )  # fmt: skip
+    now = read_survey(client, query, merge(query.grid.span(w.window) for w in others))
+
+    def first(window: WindowState) -> int | None:
+        held = now.get(window.window)
+        if held is None or held.rows < window.rows:
+            return EXPIRED_LONG_AGO
+        return earliest(window.expiry_us, held.expiry_us)
+
+    known = {w.window: first(w) for w in others}
+    windows = tuple(replace(w, expiry_us=known.get(w.window, w.expiry_us)) for w in outcome.windows)
+    return replace(outcome, windows=windows)
 
 
 def count_cells(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,7 @@ from include.offload.adopting import adopt
 from include.offload.context import Context
 from include.offload.crashpoint import reached
 from include.offload.errors import (
+    PLAN_SUPERSEDED,
     RANGE_REFUSED,
     REPLICA_LAGS,
     OffloadError,
@@ -39,6 +41,10 @@ from include.offload.source.ttl import Expiry, expiry_sql
 from include.offload.spec.model import TableSpec
 from include.offload.windows import Grid, Span, from_us, gapless_end, subtract
 
+log = logging.getLogger(__name__)
+
+MAX_LOOKS = 3
+"""How often the source is looked at again when other runs of the table landed or looked meanwhile."""
 EXPIRY_MARGIN_US = 600 * 1_000_000
 """Rule 18's margin beyond the job time-out: ten minutes, far above clock skew and a slow commit."""
 
@@ -61,10 +67,11 @@ class RunRequest:
 class CheckResult:
     """A plan, what was left alone, lines for the log, and what the ledger is to remember of this look.
 
-    lost: windows whose rows expired before they were shipped, as `losses` has it.
+    lost: windows whose rows expired before they were shipped, as `losses` has it. head: what it was planned on.
     """
 
     plan: Plan
+    head: Head
     left: tuple[Left, ...]
     notes: tuple[str, ...]
     seen: LookBack
@@ -103,14 +110,8 @@ def check_extent(ctx: Context, spec: TableSpec, request: RunRequest) -> CheckRes
     ctx.ledger.check_schema()
     known = looks.remembered(ctx.ledger, spec.identity)
     remind(ctx, spec, known)
-    result = _plan(ctx, spec, request, acting=True, past=known)
-    head = ctx.ledger.head(spec.identity)
-    assert head is not None  # noqa: S101 - planning registered the table
+    result, head = _remembered(ctx, spec, request, known)
     look = result.seen.look
-    # before the look that no longer says that rows are gone
-    findings.lose(ctx.ledger, head.table_id, Grid(spec.window_us), result.lost)
-    if result.seen.keep:
-        looks.save(ctx.ledger, head, Grid(spec.window_us), look, result.seen.lasting)
     ctx.ledger.freeze(result.plan)
     reached("plan-frozen")
     ctx.metrics.check(
@@ -130,6 +131,28 @@ def check_extent(ctx: Context, spec: TableSpec, request: RunRequest) -> CheckRes
         ctx.metrics.lost(spec.identity, sum(f.windows for f in findings.of(ctx.ledger, head.table_id, (Kind.LOST,))))
     guard = ttl_guard.watch(ctx, spec, head.table_id, look.first_expiry_us, look.seen_us)
     return result if guard.note is None else replace(result, notes=(*result.notes, guard.note))
+
+
+def _remembered(
+    ctx: Context, spec: TableSpec, request: RunRequest, known: Remembered | None
+) -> tuple[CheckResult, Head]:
+    """A plan whose look is kept, and the head that it goes on from. Raises OFL-402 when others pass it each time."""
+    grid = Grid(spec.window_us)
+    for _ in range(MAX_LOOKS):
+        result = _plan(ctx, spec, request, acting=True, past=known)
+        head, seen = result.head, result.seen
+        if not seen.keep:
+            findings.lose(ctx.ledger, head.table_id, grid, result.lost)
+            return result, head
+        kept = looks.save(
+            ctx.ledger, head, grid, seen.look, seen.lasting,
+            before=seen.before, lost=seen.lost, unshipped=result.lost,
+        )  # fmt: skip
+        if kept:
+            reached("look-saved")
+            return result, head
+        log.info("%s: another run landed or looked meanwhile, looking again", spec.identity)
+    raise OffloadError(PLAN_SUPERSEDED, f"other runs came between in {MAX_LOOKS} looks", table=spec.identity)
 
 
 def preview(ctx: Context, spec: TableSpec, request: RunRequest) -> CheckResult:
@@ -249,7 +272,7 @@ def _plan(
     notes += describe_bounds(end, look.settled_us, spec.plan.rows, len(plan.slices), spec.slice.rows)
     if look.expiry_why:
         notes.append(f"{look.expiry_why}: no window is replaced, and when rows expire is not known for sure")
-    return CheckResult(plan, decision.left, tuple(notes), replace(back, look=seen), lost)
+    return CheckResult(plan, head, decision.left, tuple(notes), replace(back, look=seen), lost)
 
 
 def _target_rows(spec: TableSpec, decision: Decision, back: LookBack) -> int:

@@ -12,11 +12,12 @@ from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 from pyiceberg.typedef import Record
 
-from include.offload.audit import changed_windows, shipped_windows
+from include.offload.audit import changed_windows, shipped_windows, with_expiries
 from include.offload.context import Context, limits
 from include.offload.crashpoint import reached
 from include.offload.errors import (
     AUDIT_FAILED,
+    LEDGER_DISAGREES,
     PLAN_SUPERSEDED,
     RANGE_REFUSED,
     SOURCE_CHANGED_IDENTITY,
@@ -87,7 +88,7 @@ def ship(ctx: Context, plan_id: uuid.UUID, run_tasks: RunTasks, ready: Callable[
     outcome = _outcome(plan, files, pending, time.monotonic() - started)
     reached("audited")
     try:
-        _check_source(ctx, spec, plan, table)
+        outcome = _check_source(ctx, spec, plan, table, outcome)
         ctx.ledger.record_attempt(attempt, outcome)
     except BaseException:
         _clean_up(table, files)
@@ -235,8 +236,8 @@ def _same_columns(now: Projection, plan: Plan) -> None:
         )
 
 
-def _check_source(ctx: Context, spec: TableSpec, plan: Plan, table: Table) -> None:
-    """The second look, now that everything was read.
+def _check_source(ctx: Context, spec: TableSpec, plan: Plan, table: Table, outcome: Outcome) -> Outcome:
+    """The second look, now that everything was read; the outcome with what it says of expiries.
 
     Raises OFL-209 when it is no longer the table that was planned for (rule 2), OFL-212 when it has other columns than
     planned (rule 10), OFL-402 when another run shipped a window to be replaced, OFL-407 when rows of one expire, or
@@ -246,7 +247,7 @@ def _check_source(ctx: Context, spec: TableSpec, plan: Plan, table: Table) -> No
     """
     head = ctx.ledger.head(plan.table)
     if head is None:
-        return
+        return outcome
     replaced = [w for w in plan.windows if w.action is Action.REPLACE and w.ledger_rows]
     with ctx.connect(spec, f"offload audit {plan.table} plan {plan.plan_id}", plan.replica) as client:
         now = client.now_us()
@@ -258,9 +259,10 @@ def _check_source(ctx: Context, spec: TableSpec, plan: Plan, table: Table) -> No
                 table=plan.table,
             )
         _same_columns(project_onto(spec, source, table), plan)
+        outcome = with_expiries(client, spec, source, plan, outcome)
         went = parts_went(ctx, client, spec, head.table_id, now)
         if not replaced:
-            return
+            return outcome
         moved = ttl_moved(ctx, client, source, spec, head.table_id)
     # read after the looks above: another run may have seen first what went, and have marked these windows for it
     grid = Grid(plan.width_us)
@@ -283,6 +285,7 @@ def _check_source(ctx: Context, spec: TableSpec, plan: Plan, table: Table) -> No
         raise OffloadError(
             RANGE_REFUSED, f"{what} while windows were read again; the next run looks anew", table=plan.table
         )
+    return outcome
 
 
 def _replacement(table: Table, plan: Plan, pending: set[int], attempt: uuid.UUID) -> Replacement:
@@ -292,11 +295,12 @@ def _replacement(table: Table, plan: Plan, pending: set[int], attempt: uuid.UUID
         return Replacement()
     found = find_replacement(table, plan.table, plan.cursor, [grid.span(w.window) for w in windows], attempt)
     expected = sum(w.ledger_rows or 0 for w in windows)
-    if found.rows_removed > expected and not plan.force:
+    if found.rows_removed != expected and not plan.force:
+        # more: somebody added rows. Fewer: they would stay beside the new ones if they are there after all
         _delete(table, (file.file_path for file in found.remainders))
         lo, hi = (from_us(grid.span(pick(w.window for w in windows)).lo) for pick in (min, max))
         raise OffloadError(
-            TARGET_ROWS_ADDED,
+            TARGET_ROWS_ADDED if found.rows_removed > expected else LEDGER_DISAGREES,
             f"{found.rows_removed} rows, shipped were {expected}, in windows from {lo:%Y-%m-%dT%H:%M:%SZ}"
             f" to {hi:%Y-%m-%dT%H:%M:%SZ}",
             table=plan.table,

@@ -49,12 +49,15 @@ MAX_PROOF_ROWS = 5_000_000
 class LookBack:
     """What to remember of this look. `expiries`: µs per shipped window, where the ledger's is wrong by now.
 
-    `doubted`: this replica may lack what it has not fetched yet, so the expiries are for this run only. `keep`: whether
-    the look is to be remembered; a first one that is doubted is not.
+    `before`: the look that it was compared with. `lost`: rows went without a delete since, for sure. `doubted`: this
+    replica may lack what it has not fetched yet, so the expiries are for this run only. `keep`: whether the look is to
+    be remembered; a first one that is doubted is not.
     """
 
     look: Look
     parts: Parts
+    before: Look | None = None
+    lost: bool = False
     expiries: Mapping[int, int] = field(default_factory=dict)
     doubted: bool = False
     keep: bool = True
@@ -133,7 +136,8 @@ def look_back(asked: Asked, source: SourceTable, table: Table | None, *, safe_un
             missing=gone,
             compared_us=known.compared_us or known.seen_us,
         )
-    return LookBack(look, parts, expiries, doubted, keep=not doubted or known is not None)
+    lost_rows = not doubted and known is not None and (bool(gone) or other_ttl)
+    return LookBack(look, parts, known, lost_rows, expiries, doubted, keep=not doubted or known is not None)
 
 
 def _sure(asked: Asked, known: Look | None) -> bool:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pyiceberg.table import Table
 
 from include.offload.context import Context
+from include.offload.crashpoint import reached
 from include.offload.errors import (
     PLAN_UNKNOWN,
     TARGET_FOREIGN,
@@ -169,8 +170,9 @@ def rebuild(ctx: Context, spec: TableSpec, *, foreign: bool = False) -> Rebuilt:
         now = client.now_us()
         expiries = dict(expiries) | _of_another_source(client, table, spec, source.identity, found)
     windows = [WindowState(w.window, w.rows, w.hash, expiries.get(w.window)) for w in found.values()]
-    entries, origin = account(windows, marker.watermark_us, spec.start_us, spec.horizon_us, grid)
     known = ctx.ledger.head(spec.identity)
+    began = None if known is None else known.origin_us
+    entries, origin = account(windows, marker.watermark_us, spec.start_us, spec.horizon_us, grid, began)
     head = ctx.ledger.register(
         spec.identity,
         cursor=spec.cursor,
@@ -208,6 +210,7 @@ def rebuild(ctx: Context, spec: TableSpec, *, foreign: bool = False) -> Rebuilt:
     )
     ctx.ledger.freeze(plan)
     landing = plant(ctx.catalog, table, plan, uuid.uuid4(), marker.watermark_us)
+    reached("rebuild-planted")
     landed = Landed(str(landing.table.metadata.table_uuid), landing.marker.snapshot_id, landing.marker.sequence_number)
     restore(ctx.ledger, head, plan, entries, projection.fingerprint, landed)
     looks.forget(ctx.ledger, head.table_id)
@@ -271,10 +274,17 @@ def _of_another_source(
 
 
 def account(
-    windows: Sequence[WindowState], watermark_us: int | None, start_us: int | None, horizon_us: int, grid: Grid
+    windows: Sequence[WindowState],
+    watermark_us: int | None,
+    start_us: int | None,
+    horizon_us: int,
+    grid: Grid,
+    began_us: int | None = None,
 ) -> tuple[list[Entry], int | None]:
     """The ledger's entries for what the lake holds, and where accounting begins.
 
+    began_us: where it began so far, None: not known. Time from there on stays accounted for, whatever of it the lake
+    lost: what ClickHouse still holds there is shipped, or said to be late.
     Time below the watermark without rows was verified empty once, or the watermark would not stand there. Should
     ClickHouse hold rows there after all, the next run finds them as late ones.
     """
@@ -283,6 +293,7 @@ def account(
         origin: int | None = grid.floor(start_us)
     else:
         origin = earliest(
+            began_us,
             shipped[0].span.lo if shipped else None,
             None if watermark_us is None else grid.floor(watermark_us - horizon_us),
         )

@@ -6,7 +6,7 @@ or wake after it. What a second ledger needs stands in test_domain_recovery.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,10 +22,8 @@ from include.offload.errors import (
     ErrorKind,
     OffloadError,
 )
-from include.offload.lake.shipping import SliceTask
-from include.offload.model import ShippedFile
 from include.offload.recovery import accept_source, take_over
-from tests.support.domain import DDL, DomainTable, MakeDomainTable, RunTasks, inline, meanwhile
+from tests.support.domain import DDL, DomainTable, MakeDomainTable, RunTasks, afterwards, meanwhile
 from tests.support.ledgers import MakeLedger, check_end, with_ledger
 from tests.support.one_step import ended, kill, one_step, start_step
 from tests.support.wire import CatalogProxy, Fault, Held, answer_lost, replayed
@@ -37,17 +35,6 @@ def refusal(act: Callable[[], object]) -> ErrorKind:
     with pytest.raises(OffloadError) as refused:
         act()
     return refused.value.kind
-
-
-def afterwards(happens: Callable[[], object]) -> RunTasks:
-    """Runs the slices, then something happens: between writing the files and committing them."""
-
-    def run(slices: Sequence[SliceTask]) -> Iterable[ShippedFile]:
-        files = list(inline(slices))
-        happens()
-        return files
-
-    return run
 
 
 def fresh(t: DomainTable) -> DomainTable:

@@ -5,17 +5,23 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+from include.offload.check import check_extent
 from include.offload.errors import PLAN_SUPERSEDED, RANGE_REFUSED, OffloadError
+from include.offload.lookback import Asked, LookBack, look_back
 from include.offload.model import Action
 from include.offload.planning import Leave
 from include.offload.recovery import rebuild
 from include.offload.settings import ROOT
 from include.offload.source.client import Client
+from include.offload.steps import RunRequest
 from include.offload.windows import from_us
-from tests.support.domain import COLUMNS, DDL, HOUR_US, Domain, DomainTable, MakeDomainTable, meanwhile
+from tests.support.airflow_driver import poll
+from tests.support.domain import COLUMNS, DDL, HOUR_US, Domain, DomainTable, MakeDomainTable, afterwards, meanwhile
+from tests.support.faulty import Faulty
 
 pytestmark = pytest.mark.timeout(120)
 BY_SYM = "CREATE TABLE {table} (" + COLUMNS + ") ENGINE = MergeTree ORDER BY (sym, ts) PARTITION BY sym"
@@ -213,6 +219,114 @@ def test_rule_18_a_plan_that_waited_erases_nothing_that_another_run_saw_go(
     assert refused.value.kind is RANGE_REFUSED
     every_way(t)
     assert t.lake().scan().to_arrow().sort_by("id") == held
+    t.unverifiable = GONE
+
+
+def test_rule_18_a_plan_that_lands_after_a_loss_was_seen_is_protected(table: MakeDomainTable) -> None:
+    """Its windows were not in the ledger when another run saw the partition go, so nothing could be marked then."""
+    t = table("deletes: follow\n", ddl=BY_SYM).insert(4, sym="b", rows=1)
+    t.run()
+    t.insert(5, sym="a").insert(5, sym="b")
+    slow = t.check("slow").plan
+
+    def another_run_sees_it_go() -> None:
+        dropped(t)
+        t.check("another")
+
+    assert t.ship(slow.plan_id, afterwards(another_run_sees_it_go)).rows == 20
+    every_way(t)
+    t.run(from_us=t.at(5), to_us=t.at(6), force=True)
+    assert t.lake_ids() == list(range(1, 22))
+    t.insert(5, sym="b", rows=11)
+    t.run()
+    assert set(range(1, 22)) <= set(t.lake_ids()), "late rows must not make the window look whole"
+    t.unverifiable = GONE
+
+
+@pytest.mark.parametrize("lose", [dropped, shortened])
+def test_rule_18_a_mark_that_comes_while_a_plan_commits_stays(table: MakeDomainTable, lose: Lose) -> None:
+    """The plan asked before; its own expiry of the window must not take the mark's place."""
+    t = table("deletes: follow\n", ddl=BY_SYM + MONTH).insert(0, sym="a").insert(0, sym="b")
+    t.run()
+    t.insert(0, sym="b", rows=1)
+    plan = t.check("slow").plan
+    assert [w.action for w in plan.windows] == [Action.REPLACE]
+
+    def another_run_sees_it_go() -> None:
+        lose(t)
+        other = Domain.context(t.domain)
+        try:
+            check_extent(other, t.spec, RunRequest("another"))
+        finally:
+            other.close()
+
+    wire = Faulty(t.ctx.catalog, before=another_run_sees_it_go)
+    t.ctx.__dict__["catalog"] = wire
+    try:
+        assert t.ship(plan.plan_id).rows == 21
+    finally:
+        t.ctx.__dict__["catalog"] = wire.catalog
+    every_way(t)
+    assert t.lake_ids() == list(range(1, 22))
+    t.unverifiable = GONE
+
+
+def test_rule_18_a_look_that_another_run_passed_is_taken_again(
+    table: MakeDomainTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job ships a block that came since, and remembers it; a look that was begun before must not forget it."""
+    t = table("deletes: follow\n", ddl=BY_SYM).insert(0, sym="b")
+    t.run()
+    t.insert(1, sym="b")
+    slow = t.check("slow").plan
+    looked: list[int] = []
+
+    def then_the_job_ends(asked: Asked, *arguments: Any, **options: Any) -> LookBack:
+        back = look_back(asked, *arguments, **options)
+        if not looked:
+            t.insert(1, sym="a", rows=3)
+            assert t.ship(slow.plan_id).rows == 13
+        looked.append(1)
+        return back
+
+    other = Domain.context(t.domain)
+    monkeypatch.setattr("include.offload.check.look_back", then_the_job_ends)
+    try:
+        check_extent(other, t.spec, RunRequest("another"))
+    finally:
+        other.close()
+    assert len(looked) == 2
+    t.sql("ALTER TABLE {table} DROP PARTITION 'a'")
+    every_way(t)
+    assert t.lake_ids() == list(range(1, 24))
+    t.unverifiable = GONE
+
+
+def test_rule_18_a_row_that_came_between_plan_and_read_is_asked_when_it_expires(
+    table: MakeDomainTable, domain: Domain
+) -> None:
+    """A TTL on a column of its own: the planned rows live for a month, the late one for a moment."""
+    columns = COLUMNS + ", ends DateTime DEFAULT now() + INTERVAL 30 DAY"
+    ddl = f"CREATE TABLE {{table}} ({columns}) ENGINE = MergeTree ORDER BY ts TTL ends"
+    ddl += " SETTINGS merge_with_ttl_timeout = 0"
+    t = table("deletes: follow\n", ddl=ddl).fill(0)
+
+    def one_more() -> None:
+        t.sql(
+            "INSERT INTO {table} (ts, id, sym, price, size, note, tags, ends)"
+            " SELECT ts, 11, sym, price, size, note, tags, now() + INTERVAL 3 SECOND FROM {table} WHERE id = 1"
+        )
+
+    t.run(run_tasks=meanwhile(one_more))
+    assert t.lake_ids() == list(range(1, 12))
+
+    def expired() -> bool:
+        t.sql("OPTIMIZE TABLE {table} FINAL")
+        return t.source_ids() == list(range(1, 11))
+
+    poll(expired, 30, "the late row expires")
+    every_way(t)
+    assert t.lake_ids() == list(range(1, 12))
     t.unverifiable = GONE
 
 

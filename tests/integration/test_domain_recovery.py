@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -16,6 +18,7 @@ from include.offload.errors import (
     SOURCE_CHANGED_IDENTITY,
     TARGET_FOREIGN,
     TARGET_MISSING,
+    TARGET_ROWS_REMOVED,
     TARGET_STILL_THERE,
     TARGET_WITHOUT_MARKER,
     WINDOW_CHANGED,
@@ -29,6 +32,7 @@ from include.offload.verify import verify
 from include.offload.windows import Span
 from tests.support.domain import DDL, SPEC, DomainTable, MakeDomainTable
 from tests.support.ledgers import MakeLedger, check_end, with_ledger
+from tests.support.one_step import one_step
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -297,6 +301,36 @@ def test_rule_2_a_rebuild_on_a_source_that_was_made_again_keeps_what_the_lake_ho
         assert {x.reason for x in run.check.left} <= {Leave.SHRUNK, Leave.EXPIRING, Leave.KEPT}
         assert len(run.check.left) == 3
         assert t.lake_ids() == [*range(1, 31), *range(34, 44)]
+
+
+def test_what_the_lake_lost_beyond_the_horizon_is_late_after_a_rebuild_not_before_the_start(
+    table: MakeDomainTable,
+) -> None:
+    """Accounting goes on where it began; what is missing is counted, verify is not content, and reconcile heals it."""
+    t = table(spec=SPEC.replace("horizon: 2d", "horizon: 1h")).fill(0, 30, 60)
+    t.run()
+    t.lake().delete("id <= 10")
+    assert refusal(t.check) is TARGET_ROWS_REMOVED
+    rebuild(t.ctx, t.spec)
+    run = t.run()
+    assert run.check.seen.look.late_rows == 10
+    assert run.check.seen.look.rows_before_start == 0
+    assert not verify(t.ctx, t.spec).ok
+    assert t.run(from_us=t.at(0), to_us=t.at(1)).rows == 10
+    assert t.lake_ids() == t.source_ids()
+
+
+def test_a_rebuild_that_dies_between_marker_and_ledger_is_done_again(table: MakeDomainTable, tmp_path: Path) -> None:
+    t = table().fill(0, 1)
+    t.run()
+    t.insert(1, rows=2).insert(3)
+    (tmp_path / "rebuild-planted").touch()
+    assert one_step(tmp_path, "rebuild", t.identity) == -signal.SIGKILL
+    assert not list(tmp_path.iterdir())
+    assert refusal(t.check) is LEDGER_DISAGREES
+    rebuild(t.ctx, t.spec)
+    assert t.run().rows == 22
+    assert t.lake_ids() == t.source_ids()
 
 
 def test_verify_leaves_out_only_the_windows_that_a_recovery_marked(table: MakeDomainTable) -> None:

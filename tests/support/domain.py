@@ -376,6 +376,17 @@ def meanwhile(happens: Callable[[], object]) -> RunTasks:
     return run
 
 
+def afterwards(happens: Callable[[], object]) -> RunTasks:
+    """Runs the slices, then something happens: between writing the files and committing them."""
+
+    def run(slices: Sequence[SliceTask]) -> Iterable[ShippedFile]:
+        files = list(inline(slices))
+        happens()
+        return files
+
+    return run
+
+
 def spark_submit(
     domain: Domain, plan_id: uuid.UUID, crash_dir: Path | None = None, largest_file: int | None = None
 ) -> subprocess.CompletedProcess[str]:

@@ -32,10 +32,11 @@ PRELOAD = [
 
 
 def run(environment: Mapping[str, str], step: str, *arguments: str) -> None:
-    """`check IDENTITY RUN_ID`, `ship PLAN_ID`, `watermark IDENTITY PLAN_ID`, as three tasks would.
+    """`check IDENTITY RUN_ID`, `ship PLAN_ID`, `watermark IDENTITY PLAN_ID`, as three tasks would; `rebuild IDENTITY`.
 
     `measure PLAN_ID FILE` ships too, and writes into FILE by how many bytes this process grew at its peak.
     """
+    from include.offload.recovery import rebuild
     from include.offload.settings import load
     from include.offload.spec.load import load_spec
     from include.offload.steps import RunRequest, check_extent, open_context, ship, update_watermark
@@ -58,6 +59,8 @@ def run(environment: Mapping[str, str], step: str, *arguments: str) -> None:
     spec = load_spec(arguments[0], settings.tables)
     if step == "check":
         check_extent(ctx, spec, RunRequest(arguments[1]))
+    elif step == "rebuild":
+        rebuild(ctx, spec)
     else:
         update_watermark(ctx, spec, uuid.UUID(arguments[1]))
 

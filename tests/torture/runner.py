@@ -108,6 +108,9 @@ def judge(w: World, story: Story, result: Result) -> None:
     result.doubled = sum(n - (1 if number in should else 0) for number, n in copies.items())
     result.stale = sum(number in should and should[number] != note for number, note in rows)
     result.snapshots = len(w.table.snapshots())
+    # whatever a rebuild may keep, no row is ever there twice
+    twice = [number for number, n in copies.items() if n > 1]
+    assert not twice, f"{len(twice)} rows are in the lake twice, as {twice[0]}"
     if w.kept:
         excuse(w, result)
         return

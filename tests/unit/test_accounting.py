@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from include.offload.ledger.accounting import Change, Entry, apply
-from include.offload.model import WindowState
+from include.offload.model import EXPIRED_LONG_AGO, WindowState
 from include.offload.windows import Grid, Span, merge
 
 GRID = Grid(10)
@@ -160,3 +160,13 @@ def test_a_pending_window_is_recorded_as_neither_shipped_nor_empty() -> None:
 def test_a_pending_replace_keeps_what_was_shipped_before() -> None:
     existing = [Entry(GRID.span(1), state(1, 5))]
     assert apply(existing, [], [], [1], GRID) == Change((), ())
+
+
+def test_rule_18_the_mark_of_a_window_stays_when_it_is_recorded_anew() -> None:
+    """Another run may have seen rows of it go while this one was on its way."""
+    marked = replace(state(1, 5), expiry_us=EXPIRED_LONG_AGO)
+    change = apply([Entry(GRID.span(1), marked)], [state(1, 6)], [], [], GRID)
+    assert [e.shipped and e.shipped.expiry_us for e in change.insert] == [EXPIRED_LONG_AGO]
+    soon = replace(state(1, 6), expiry_us=7)
+    change = apply([Entry(GRID.span(1), replace(marked, expiry_us=9))], [soon], [], [], GRID)
+    assert [e.shipped and e.shipped.expiry_us for e in change.insert] == [7]

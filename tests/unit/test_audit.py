@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.offload.audit import Cells, _doubtful, _whole, changed_windows
+from include.offload.audit import Cells, _doubtful, _whole, changed_windows, shipped_cells
 from include.offload.errors import AUDIT_FAILED, OffloadError
 from include.offload.model import Action, Plan, PlannedWindow, Projection, ShippedFile, Target, WindowState
 from include.offload.windows import Span
@@ -133,4 +133,11 @@ def test_files_that_hold_something_else_are_refused(rows: int, window: int, pend
     """Another number of rows than its windows; a window that is not planned; one that was to be left out."""
     with pytest.raises(OffloadError) as refused:
         changed_windows(None, None, plan(), [file(rows, window)], pending)  # type: ignore[arg-type]
+    assert refused.value.kind is AUDIT_FAILED
+
+
+def test_a_file_that_is_reported_twice_is_refused() -> None:
+    """It would be committed twice."""
+    with pytest.raises(OffloadError) as refused:
+        shipped_cells([file(2, 0), file(2, 0)])
     assert refused.value.kind is AUDIT_FAILED

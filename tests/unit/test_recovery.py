@@ -55,6 +55,17 @@ def test_without_start_accounting_begins_at_the_first_row_or_a_horizon_before_th
     )
 
 
+def test_what_was_accounted_for_stays_so_whatever_the_lake_lost() -> None:
+    """Else rows that ClickHouse still holds there would lie "before the start", where nobody looks."""
+    first = WindowState(3, 5, 1)
+    assert account([first], 100, None, 50, GRID, -20) == (
+        [Entry(Span(30, 40), first), Entry(Span(-20, 30), None), Entry(Span(40, 100), None)],
+        -20,
+    )
+    assert account([], 100, None, 50, GRID, -20) == ([Entry(Span(-20, 100), None)], -20)
+    assert account([first], 100, 20, 50, GRID, -20)[1] == 20, "`start` is the user's word"
+
+
 def test_an_empty_lake_without_a_watermark_has_no_beginning() -> None:
     assert account([], None, None, 10, GRID) == ([], None)
     assert account([], None, 25, 10, GRID) == ([], 20)

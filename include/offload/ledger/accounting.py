@@ -6,9 +6,9 @@ Every instant of accounted time stands in exactly one entry: a shipped window, o
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from include.offload.model import WindowState
+from include.offload.model import WindowState, earliest
 from include.offload.windows import Grid, Span, merge, subtract
 
 
@@ -38,9 +38,11 @@ def apply(
     """The change that records `shipped` windows and time `seen_empty` over the `existing` entries.
 
     existing: every entry that overlaps or touches the given windows and spans. A shipped window replaces what stood
-    there; time seen empty never replaces a shipped window; pending windows are recorded as neither.
+    there, but for its expiry when that is earlier: another run may have seen meanwhile that rows of it went (rule 18).
+    Time seen empty never replaces a shipped window; pending windows are recorded as neither.
     """
-    filled = [s for s in shipped if s.rows > 0]
+    marked = {e.shipped.window: e.shipped.expiry_us for e in existing if e.shipped is not None}
+    filled = [replace(s, expiry_us=earliest(s.expiry_us, marked.get(s.window))) for s in shipped if s.rows > 0]
     emptied = [grid.span(s.window) for s in shipped if s.rows == 0]
     taken = [grid.span(s.window) for s in filled]
     unknown = [grid.span(n) for n in pending]

@@ -132,26 +132,31 @@ def lose(ledger: Ledger, table_id: int, grid: Grid, rows: Mapping[int, int]) -> 
 
     What was recorded before is not counted twice, and what was accepted does not come back.
     """
+    with ledger.begin() as c:
+        lose_in(c, table_id, grid, rows)
+
+
+def lose_in(c: Connection, table_id: int, grid: Grid, rows: Mapping[int, int]) -> None:
+    """The same within a transaction."""
     if not rows:
         return
-    with ledger.begin() as c:
-        c.execute(text("SELECT FROM offload.tables WHERE table_id = :id FOR NO KEY UPDATE"), {"id": table_id})
-        accepted = _rows(c, table_id, (Kind.LOST,), accepted=True)
-        known = _rows(c, table_id, (Kind.LOST,), accepted=False)
-        spans = merge(grid.span(n) for n in rows)
-        spans = tuple(part for s in spans for part in subtract(s, [f.span for f in accepted]))
-        if not spans:
-            return
-        together = merge([*spans, *(f.span for f in known)])
-        counts = sorted(rows.items())
-        found = []
-        for span in together:
-            before = [f for f in known if f.span.overlaps(span)]
-            now = sum(r for n, r in counts if span.contains(grid.span(n).lo))
-            first = min((f.found_at for f in before if f.found_at is not None), default=None)
-            most = max(now, sum(f.rows for f in before))
-            found.append(Finding(Kind.LOST, span, _windows(span, grid), most, first))
-        _replace(c, table_id, Kind.LOST, found)
+    c.execute(text("SELECT FROM offload.tables WHERE table_id = :id FOR NO KEY UPDATE"), {"id": table_id})
+    accepted = _rows(c, table_id, (Kind.LOST,), accepted=True)
+    known = _rows(c, table_id, (Kind.LOST,), accepted=False)
+    spans = merge(grid.span(n) for n in rows)
+    spans = tuple(part for s in spans for part in subtract(s, [f.span for f in accepted]))
+    if not spans:
+        return
+    together = merge([*spans, *(f.span for f in known)])
+    counts = sorted(rows.items())
+    found = []
+    for span in together:
+        before = [f for f in known if f.span.overlaps(span)]
+        now = sum(r for n, r in counts if span.contains(grid.span(n).lo))
+        first = min((f.found_at for f in before if f.found_at is not None), default=None)
+        most = max(now, sum(f.rows for f in before))
+        found.append(Finding(Kind.LOST, span, _windows(span, grid), most, first))
+    _replace(c, table_id, Kind.LOST, found)
 
 
 def accept(ledger: Ledger, table_id: int) -> list[Finding]:

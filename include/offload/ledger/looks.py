@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from sqlalchemy import RowMapping, text
 
+from include.offload.ledger import findings
 from include.offload.ledger.findings import SUMS, Sum, sum_of
 from include.offload.ledger.store import Head, Ledger
 from include.offload.limits import SCHEDULE, expires_us
@@ -175,9 +176,38 @@ def _remembered(row: RowMapping) -> Remembered:
     )
 
 
-def save(ledger: Ledger, head: Head, grid: Grid, look: Look, expiries: Mapping[int, int]) -> None:
-    """Keep a look, and the expiries of shipped windows that it corrected, in one transaction."""
+_CHAIN = text("SELECT plan_id, generation FROM offload.watermarks WHERE table_id = :id FOR UPDATE")
+
+
+def save(
+    ledger: Ledger,
+    head: Head,
+    grid: Grid,
+    look: Look,
+    expiries: Mapping[int, int],
+    *,
+    before: Look | None,
+    lost: bool,
+    unshipped: Mapping[int, int],
+) -> bool:
+    """Keep a look, the expiries of shipped windows that it corrected, and what it saw expire, in one transaction.
+
+    head, before: the chain's end and the look that it was compared with. False, and nothing is kept, when either is
+    another by now: windows that landed meanwhile have no expiry of this look, and blocks that a job added would be
+    forgotten. lost: rows went without a delete; what an older plan ships from now on is protected when it lands.
+    unshipped: rows that expired before they were shipped, as `findings.lose`.
+    """
     with ledger.begin() as c:
+        now = c.execute(_CHAIN, {"id": head.table_id}).one()
+        document = c.execute(text(_LOAD + " FOR UPDATE"), {"id": head.table_id}).scalar_one_or_none()
+        stored = None if document is None else _LOOK.validate_python(document, strict=False)
+        if (now.plan_id, now.generation) != (head.plan_id, head.generation) or _compared(stored) != _compared(before):
+            return False
+        if lost:
+            c.execute(
+                text("UPDATE offload.tables SET lost_at = clock_timestamp() WHERE table_id = :id"),
+                {"id": head.table_id},
+            )
         if expiries:
             c.execute(
                 text(
@@ -189,7 +219,16 @@ def save(ledger: Ledger, head: Head, grid: Grid, look: Look, expiries: Mapping[i
                     for n, e in expiries.items()
                 ],
             )
+        findings.lose_in(c, head.table_id, grid, unshipped)
         c.execute(_SAVE, {"id": head.table_id, "document": _document(look)})
+    return True
+
+
+def _compared(look: Look | None) -> tuple[object, ...]:
+    """What the next look is compared with."""
+    if look is None:
+        return ()
+    return look.seen_us, look.blocks, look.ttl, look.materialized_us, look.replica, look.missing
 
 
 def save_expiry(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -28,7 +28,7 @@ from include.offload.errors import (
     OffloadError,
 )
 from include.offload.ledger.accounting import Change, Entry, apply
-from include.offload.model import Outcome, Plan, WindowState
+from include.offload.model import EXPIRED_LONG_AGO, Outcome, Plan, WindowState
 from include.offload.planning import LedgerWindow
 from include.offload.redact import without_logins
 from include.offload.trust import is_untrusted
@@ -205,7 +205,8 @@ class Ledger:
         with self.begin(identity) as c:
             table_id = c.execute(
                 text(
-                    "UPDATE offload.tables SET source_identity = :source WHERE identity = :identity RETURNING table_id"
+                    "UPDATE offload.tables SET source_identity = :source, lost_at = clock_timestamp()"
+                    " WHERE identity = :identity RETURNING table_id"
                 ),
                 {"source": source, "identity": identity},
             ).scalar_one_or_none()
@@ -355,6 +356,9 @@ class Ledger:
                     f"plan {plan.plan_id} follows {plan.predecessor}, the ledger's head is {head.plan_id}",
                     table=plan.table,
                 )
+            if c.execute(_LOST_SINCE, {"id": plan.plan_id}).scalar_one():
+                # a later look saw rows go while this plan was open, and could not mark windows that were not here yet
+                outcome = _protected(outcome)
             added = self._account(c, head, plan, outcome, grid)
             reached("windows-written")
             moved = self._watermark(c, head, plan)
@@ -481,6 +485,10 @@ class Ledger:
             return {int(r.number): (int(r.rows), r.expiry) for r in rows}
 
 
+_LOST_SINCE = text(
+    "SELECT coalesce(p.created_at <= t.lost_at, false) FROM offload.plans p JOIN offload.tables t USING (table_id)"
+    " WHERE p.plan_id = :id"
+)
 _HEAD_COLUMNS = (
     "SELECT t.table_id, t.origin_us, w.watermark, w.generation, w.plan_id, w.target_uuid, w.snapshot_id,"
     " w.sequence_number FROM offload.tables t JOIN offload.watermarks w USING (table_id) WHERE t.identity = :identity"
@@ -514,14 +522,19 @@ _SUCCEEDED = text(
     " WHERE table_id = :table_id AND status = 'failed'"
 )
 _ADVANCE = text(
-    "UPDATE offload.watermarks SET generation = :generation, plan_id = :plan_id, target_uuid = :target,"
-    " snapshot_id = :snapshot, sequence_number = :number,"
+    "UPDATE offload.watermarks SET generation = greatest(generation, :generation), plan_id = :plan_id,"
+    " target_uuid = :target, snapshot_id = :snapshot, sequence_number = :number,"
     " watermark = greatest(watermark, CAST(:watermark AS timestamptz)),"
     " max_sequence = greatest(max_sequence, CAST(:max_sequence AS numeric)), row_count = row_count + :rows,"
     " status = 'success', last_offload_timestamp = now(), last_successful_run = now(), duration_seconds = :seconds,"
     " failure_count = 0, last_error = NULL, updated_at = now()"
     " WHERE table_id = :table_id AND generation = :seen"
 )
+
+
+def _protected(outcome: Outcome) -> Outcome:
+    """The same, with windows that are never replaced: nobody knows which of their rows ClickHouse still holds."""
+    return replace(outcome, windows=tuple(replace(w, expiry_us=EXPIRED_LONG_AGO) for w in outcome.windows))
 
 
 def _range(head: Head, span: Span) -> dict[str, Any]:

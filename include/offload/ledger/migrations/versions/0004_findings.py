@@ -47,6 +47,10 @@ COMMENT ON COLUMN offload.plans.replaced_rows IS 'rows that the lake held in the
 DROP INDEX offload.plans_recent;
 CREATE INDEX plans_recent ON offload.plans (table_id, created_at) INCLUDE (rows, replaced_rows, status);
 
+ALTER TABLE offload.tables ADD COLUMN lost_at timestamptz;
+COMMENT ON COLUMN offload.tables.lost_at IS
+    'when a look last saw rows go without a delete: what a plan that is older ships is never replaced';
+
 ALTER TABLE offload.looks DROP COLUMN differing;
 """
 
@@ -59,6 +63,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.execute("ALTER TABLE offload.looks DROP COLUMN differing")
     op.execute(_COLUMN.format(path=_BEFORE))
+    op.execute("ALTER TABLE offload.tables DROP COLUMN lost_at")
     op.execute("DROP INDEX offload.plans_recent")
     op.execute("ALTER TABLE offload.plans DROP COLUMN replaced_rows")
     op.execute("CREATE INDEX plans_recent ON offload.plans (table_id, created_at) INCLUDE (rows, status)")
