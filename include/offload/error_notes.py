@@ -91,7 +91,8 @@ NOTES: dict[str, str] = {
     "OFL-305": """
         The marker names a snapshot that is not in the history of `main`, and an older one is: somebody rolled the
         table back, switched branches or replaced it. Rebuilding takes what the table holds now as the truth and
-        offloads the rest again.""",
+        offloads the rest again as far as `horizon` reaches; of what is older `reconcile` ships the range that is said
+        as late rows.""",
     "OFL-306": """
         Schema, partition spec or files of the table changed after the plan was frozen. Planning again sees the new
         state.""",
