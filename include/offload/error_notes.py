@@ -90,9 +90,10 @@ NOTES: dict[str, str] = {
         have expired and the properties were removed.""",
     "OFL-305": """
         The marker names a snapshot that is not in the history of `main`, and an older one is: somebody rolled the
-        table back, switched branches or replaced it. Rebuilding takes what the table holds now as the truth and
-        offloads the rest again as far as `horizon` reaches; of what is older `reconcile` ships the range that is said
-        as late rows.""",
+        table back, switched branches or replaced it. `restore-main` sets `main` to the marker's snapshot, while that
+        has not expired: nothing is lost, and the next run goes on. Rebuilding takes what the table holds now as the
+        truth and offloads the rest again as far as `horizon` reaches; of what is older `reconcile` ships the range that
+        is said as late rows. Rows that have expired in ClickHouse do not survive that.""",
     "OFL-306": """
         Schema, partition spec or files of the table changed after the plan was frozen. Planning again sees the new
         state.""",
@@ -115,8 +116,9 @@ NOTES: dict[str, str] = {
         After our last commit somebody deleted, updated or overwrote rows of the table: a snapshot in the history of
         `main` without our marker took data files out or added delete files. The ledger still counts those rows as
         shipped. Rebuilding counts what the table holds now; the next run brings back what ClickHouse still has and is
-        within `horizon`. Rows that ClickHouse no longer holds stay as the other writer left them. Appends and
-        compaction of others are no reason to stop.""",
+        within `horizon`. Rows that ClickHouse no longer holds stay as the other writer left them; `restore-main` brings
+        those back too, and keeps what it takes off `main` by a tag. Appends and compaction of others are no reason to
+        stop.""",
     "OFL-312": """
         A late row asks for a window to be replaced, and Iceberg holds more rows in it than this pipeline ever shipped:
         somebody appended rows there. A replace would take them out. `run --force` over the range does so, since it

@@ -125,7 +125,10 @@ TARGET_WITHOUT_MARKER = _kind(
     hint="if this pipeline wrote it; else name another target in the spec",
 )
 TARGET_ROLLED_BACK = _kind(
-    "OFL-305", "the Iceberg table was rolled back or replaced", command="bin/offload ledger rebuild {table}"
+    "OFL-305",
+    "the Iceberg table was rolled back or replaced",
+    command="bin/offload restore-main {table}",
+    hint="undoes that, without loss; if it was meant, or can not be undone: bin/offload ledger rebuild {table}",
 )
 TARGET_CHANGED = _kind(
     "OFL-306", "the Iceberg table changed between plan and commit", hint="clear check_extent to plan again"
@@ -155,6 +158,7 @@ TARGET_ROWS_REMOVED = _kind(
     "OFL-311",
     "somebody else removed or changed rows of the Iceberg table",
     command="bin/offload ledger rebuild {table}",
+    hint="takes it as it is now; bin/offload restore-main {table} undoes what they did",
 )
 TARGET_ROWS_ADDED = _kind(
     "OFL-312",

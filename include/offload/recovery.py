@@ -1,4 +1,7 @@
-"""What an operator does when the pipeline refuses to go on by itself: rebuild, forget, take over, accept a source."""
+"""What an operator does when the pipeline refuses to go on by itself.
+
+Rebuild, set main back, forget, take over, accept a source.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +11,29 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.table import Table
 
 from include.offload.context import Context
 from include.offload.crashpoint import reached
 from include.offload.errors import (
+    COMMIT_UNKNOWN,
     PLAN_UNKNOWN,
+    TARGET_CHANGED,
     TARGET_FOREIGN,
     TARGET_MISSING,
     TARGET_STILL_THERE,
     TARGET_WITHOUT_MARKER,
     OffloadError,
 )
+from include.offload.lake import mainline
 from include.offload.lake import marker as markers
 from include.offload.lake.catalog import find_table, target_of
 from include.offload.lake.commit import plant
 from include.offload.lake.evolution import in_lake_order, project_onto
+from include.offload.lake.mainline import Undoing
 from include.offload.lake.marker import Marker
+from include.offload.lake.reach import reaching
 from include.offload.ledger import looks
 from include.offload.ledger.accounting import Entry
 from include.offload.ledger.restore import forget as forget_shipped
@@ -110,6 +119,50 @@ def _fewer(ctx: Context, client: Client, spec: TableSpec) -> list[Span]:
 def take_over(ctx: Context, spec: TableSpec) -> Rebuilt:
     """Make this pipeline the owner of a table that another one wrote, going on at the marker that it left."""
     return rebuild(ctx, spec, foreign=True)
+
+
+def to_undo(ctx: Context, spec: TableSpec) -> Undoing:
+    """What `restore_main` would do, for a look before it. Raises OFL-303, OFL-304, OFL-305, OFL-309."""
+    return _undoing(ctx, spec)[1]
+
+
+def restore_main(ctx: Context, spec: TableSpec, seen: Undoing | None = None) -> Undoing:
+    """Set main of the Iceberg table to our last commit: a roll-back, a replacement or a delete of others is undone.
+
+    What others committed since leaves main and is kept by a tag. The ledger needs nothing: it names that snapshot.
+    seen: what somebody looked at and said yes to. Raises OFL-306 when the table has changed since, OFL-303, OFL-304,
+    OFL-305 when there is nothing to go back to, OFL-309, OFL-404.
+    """
+    table, what = _undoing(ctx, spec)
+    if what.nothing:
+        return what
+    if seen is not None and (seen.now, seen.then) != (what.now, what.then):
+        raise OffloadError(TARGET_CHANGED, f"main moved meanwhile, to snapshot {what.now}", table=spec.identity)
+    try:
+        mainline.undo(ctx.catalog, table, what)
+    except Exception as error:
+        # after a request was sent only the table tells what came of it (rule 16)
+        now = _undoing(ctx, spec)[1]
+        if now.nothing:
+            return what
+        if isinstance(error, CommitFailedException):
+            raise OffloadError(
+                TARGET_CHANGED, f"somebody committed meanwhile: {error}"[:500], table=spec.identity
+            ) from error
+        raise OffloadError(COMMIT_UNKNOWN, f"{type(error).__name__}: {error}"[:500], table=spec.identity) from error
+    return what
+
+
+def _undoing(ctx: Context, spec: TableSpec) -> tuple[Table, Undoing]:
+    table = find_table(ctx.catalog, (spec.target.namespace, spec.target.table), spec.identity)
+    if table is None:
+        raise OffloadError(TARGET_MISSING, f"{spec.target.namespace}.{spec.target.table}", table=spec.identity)
+    with reaching(spec.identity):
+        what = mainline.undoing(table, spec.identity)
+    owner = table.properties[f"{markers.PREFIX}pipeline"]
+    if owner != str(ctx.pipeline):
+        raise OffloadError(TARGET_FOREIGN, f"pipeline {owner} wrote it, this is {ctx.pipeline}", table=spec.identity)
+    return table, what
 
 
 @dataclass(frozen=True, slots=True)

@@ -410,6 +410,34 @@ def test_rule_4_a_table_that_was_rolled_back_is_refused_until_the_ledger_is_rebu
     assert t.lake_ids() == t.source_ids()
 
 
+def test_rule_4_a_roll_back_is_undone_without_a_rebuild_and_without_clickhouse_s_old_rows(
+    table: MakeDomainTable,
+) -> None:
+    """What ClickHouse has forgotten comes back too, a plan from before lands, what came between is kept by a tag."""
+    from include.offload.recovery import restore_main, to_undo
+
+    t = table().fill(0, 1)
+    t.run()
+    t.fill(3)
+    t.run()
+    whole = t.lake_ids()
+    t.fill(5)
+    plan = t.check().plan.plan_id
+    assert to_undo(t.ctx, t.spec).nothing
+    rolled_back(t).append(foreign_row(t))
+    t.mutate(f"DELETE WHERE id IN ({', '.join(map(str, whole[-10:]))})")
+    assert refusal(t.check) is TARGET_ROLLED_BACK
+    seen = to_undo(t.ctx, t.spec)
+    assert [one.snapshot_id for one in seen.leaving] == [seen.now]
+    restore_main(t.ctx, t.spec, seen)
+    assert t.lake_ids() == whole
+    assert seen.tag is not None
+    assert -30 in t.lake_ids(t.lake().snapshot_by_name(seen.tag).snapshot_id)  # type: ignore[union-attr]
+    t.ship(plan)
+    assert t.run("the next").rows == 0
+    assert len(t.lake_ids()) == len(whole) + 10
+
+
 def test_rule_4_a_roll_back_hidden_behind_a_foreign_append_is_seen(table: MakeDomainTable) -> None:
     from include.offload.recovery import rebuild
 

@@ -250,6 +250,10 @@ class World:
             if words[1:3] in (["ledger", "rebuild"], ["take-over", self.table.identity]):
                 self.command(*words[1:])
                 return
+            if words[1] == "restore-main":
+                # it would undo what the round did on purpose, and its story expects
+                self.rebuild()
+                return
             if words[1] == "plan":
                 # it shows what the next run would ship, and the next run comes by itself
                 return

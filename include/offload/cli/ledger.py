@@ -1,4 +1,4 @@
-"""`ledger …`, `accept-source`, `take-over`: what an operator does when the pipeline refuses to go on by itself."""
+"""`ledger …`, `accept-source`, `take-over`, `restore-main`: when the pipeline refuses to go on by itself."""
 
 from __future__ import annotations
 
@@ -196,4 +196,27 @@ def take_over(table: TableArgument, yes: Yes = False, json: Json = False) -> Non
         recovery.take_over,
         question="" if yes else f"Take over the Iceberg table of {table}?",
         warning="Stop the other pipeline first: its next commit is refused, ours begins at the marker it left.",
+    )
+
+
+def restore_main(table: TableArgument, yes: Yes = False, json: Json = False) -> None:
+    """Set the Iceberg table back to the offload's last commit: undoes a roll-back or a delete (OFL-305, OFL-311).
+
+    Shows what leaves the branch main and asks; it stays readable by a tag. Nothing in the ledger changes.
+    """
+    from include.offload import recovery
+
+    settings = load()
+    spec = the_spec(settings, table)
+    with opened(settings) as ctx:
+        seen = recovery.to_undo(ctx, spec)
+        if not seen.nothing:
+            note(str(seen))
+            if not yes:
+                typer.confirm(f"Set main of {table} to snapshot {seen.then}?", abort=True)
+        done = recovery.restore_main(ctx, spec, seen)
+    text = str(done) if done.nothing else f"{table}: main is at snapshot {done.then}; the next run goes on from there"
+    show(
+        {"table": table, "before": done.now, "snapshot": done.then, "tag": done.tag},
+        lambda: out.print(text, markup=False, soft_wrap=True),
     )
