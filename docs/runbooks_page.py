@@ -24,8 +24,8 @@ stands, repairs it; the alert clears, and two independent readers find nothing l
 - *recovery*: from the first command of the resolution until the alert has cleared and the table is verified.
 - *MTTR*: diagnosis and recovery. A machine followed the page; a person also reads and decides.
 - *target*: the page's own best / typical / worst. Over all: {TARGET_SHARE:.0%} within {TARGET_MIN} minutes.
-- *code*: a digest of the code and the page that were tried. Where it differs from row to row, the rows were recorded
-  while the code changed.
+- *code*: a digest of the code that was tried. `green, older code`: it was green on other code than that of most rows
+  that ran last; `green, older page`: the page was changed since. Both are to be run again.
 """
 
 
@@ -38,20 +38,21 @@ def text(header: str, found: Sequence[Page], entries: dict[str, Entry]) -> str:
     """The page about these runbooks; a scenario without an entry was not run, an entry of no scenario is left out."""
     scenarios = [(one, entries.get(one.name)) for page in found for one in page.scenarios]
     looks = [(page, entries.get(f"other commands of {page.path.name}")) for page in found]
+    newest = _newest([entry for _, entry in (*scenarios, *looks) if entry is not None])
     lines = [
         "# Report of the runbooks' exercises\n",
         header,
         _WORDS,
-        *_summary(scenarios, looks, found),
+        *_summary(scenarios, looks, found, newest),
         "\n## Scenarios\n",
         "| scenario | result | to alert | diagnosis | recovery | MTTR | target | commands | run (UTC) | code |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-        *(_row(one, entry) for one, entry in scenarios),
+        *(_row(one, entry, newest) for one, entry in scenarios),
         "\n## Commands outside of scenarios\n",
         "First aid, health checks and what follows an incident, on a healthy stack.\n",
         "| page | result | commands | run (UTC) | code |",
         "| --- | --- | --- | --- | --- |",
-        *(_look(one, entry) for one, entry in looks),
+        *(_look(one, entry, newest) for one, entry in looks),
     ]
     bad = [(one.name, entry) for one, entry in scenarios if entry is not None and entry.outcome != GREEN]
     bad += [(one.path.name, entry) for one, entry in looks if entry is not None and entry.outcome != GREEN]
@@ -64,6 +65,7 @@ def _summary(
     scenarios: Sequence[tuple[Scenario, Entry | None]],
     looks: Sequence[tuple[Page, Entry | None]],
     found: Sequence[Page],
+    newest: str,
 ) -> list[str]:
     entries = [entry for _, entry in scenarios if entry is not None]
     green = [entry for entry in entries if entry.outcome == GREEN]
@@ -72,7 +74,8 @@ def _summary(
     told = [
         f"- Scenarios: {len(scenarios)}; green {len(green)}, red {len(entries) - len(green)},"
         f" {NEVER} {len(scenarios) - len(entries)}.",
-        f"- Commands on the pages: {sum(len(page.commands) for page in found)}; ran and printed what the page says:"
+        f"- Commands on the pages: {sum(len(page.commands) for page in found)},"
+        f" {len({step.command for page in found for step in page.commands})} of them different; ran and printed what the page says:"
         f" {sum(entry.steps for entry in every)}, in {sum(entry.commands for entry in every)} calls.",
     ]
     if green:
@@ -84,13 +87,30 @@ def _summary(
         )
         cores = ", ".join(str(n) for n in sorted({entry.cores for entry in every}))
         told.append(
-            f"- Time of all exercises together: {_minutes(sum(e.seconds for e in every))}, on {cores} cores;"
-            f" versions of code and page: {len({entry.code for entry in every})}."
+            f"- Time of all exercises together: {_minutes(sum(e.seconds for e in every))}, on {cores} cores,"
+            " without the starts of the stage."
+        )
+        old = [one for one in every if _age(one, newest)]
+        told.append(
+            f"- All on one code and on the pages of today: {'no' if old else 'yes'}; newest code `{newest[:7]}`,"
+            f" rows of older code or older pages: {len(old)}."
         )
     return told
 
 
-def _row(one: Scenario, entry: Entry | None) -> str:
+def _newest(entries: Sequence[Entry]) -> str:
+    """The code of the entry that was recorded last."""
+    return max(entries, key=lambda one: one.at).code if entries else ""
+
+
+def _age(entry: Entry, newest: str) -> str:
+    """What makes a green row one of yesterday; empty when nothing does."""
+    if entry.digest != record.page_digest(entry.page):
+        return ", older page"
+    return "" if entry.code == newest else ", older code"
+
+
+def _row(one: Scenario, entry: Entry | None, newest: str) -> str:
     path = Path(one.page).name
     link = f"[{one.name}]({path}#{one.anchor})"
     target = " / ".join(str(n) for n in one.mttr) + " min"
@@ -102,16 +122,16 @@ def _row(one: Scenario, entry: Entry | None) -> str:
     shown = " | ".join(f"{seconds:.0f} s" for seconds in times)
     late = "" if entry.mttr_s <= one.mttr[2] * 60 else " (late)"
     return (
-        f"| {link} | green | {shown} | {_minutes(entry.mttr_s)}{late} | {target}"
+        f"| {link} | green{_age(entry, newest)} | {shown} | {_minutes(entry.mttr_s)}{late} | {target}"
         f" | {entry.steps} in {entry.commands} calls | {entry.at[:16]} | `{entry.code[:7]}` |"
     )
 
 
-def _look(one: Page, entry: Entry | None) -> str:
+def _look(one: Page, entry: Entry | None, newest: str) -> str:
     link = f"[{one.path.name}]({one.path.name})"
     if entry is None:
         return f"| {link} | {NEVER} | {len(one.elsewhere)} | | |"
-    result = entry.outcome if entry.outcome == GREEN else f"**{entry.outcome}**"
+    result = f"{GREEN}{_age(entry, newest)}" if entry.outcome == GREEN else f"**{entry.outcome}**"
     return f"| {link} | {result} | {len(one.elsewhere)} | {entry.at[:16]} | `{entry.code[:7]}` |"
 
 

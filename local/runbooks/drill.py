@@ -89,11 +89,12 @@ class Drill:
         lines: TextIO,
         say: Callable[[str], None],
         limits: Limits = AS_THE_STAGE,
+        told: Callable[[Scenario], tuple[str, ...]] = hints,
     ) -> None:
         self._scenario, self._fault, self._prove_data = scenario, fault, prove_data
         self._limits = limits
         self._say = say
-        self._hints = hints(scenario)
+        self._hints = told(scenario)
         self._shown = 0
         self._told: set[str] = set()
         self._typed: queue.Queue[str] = queue.Queue()
@@ -119,7 +120,7 @@ class Drill:
             self._fault.cause()
             insist(self._fault.proof(), "the fault was caused and is not there")
             self._say("Something is wrong from now on. You will hear of it by an alert.")
-            alert = watch.until(lambda: watch.fires(self._scenario.alert), limits.alert_s, self._scenario.alert)
+            alert = watch.until(self._fires, limits.alert_s, self._scenario.alert)
             to_alert_s = time.monotonic() - began
             self._say(f"ALERT {alert.name}\n{alert.annotations['summary']}\n{alert.annotations['description']}")
             self._say(f"The clock runs. In the second terminal: bin/offload alerts\n{KEYS}")
@@ -130,9 +131,10 @@ class Drill:
             self._say("given up")
         finally:
             mttr_s = time.monotonic() - began
-            # whatever the learner left behind: the next drill finds a healthy stage
-            self._fault.undo()
+            undone = self._undone()
         verified = self._data_is_whole()
+        if not undone:
+            self._say("The stage is still ill: end it without --keep, and begin the next drill on a new one.")
         if outcome == SOLVED and not verified:
             outcome = DAMAGED
         best, typical, worst = (60 * minutes for minutes in self._scenario.mttr)
@@ -161,8 +163,11 @@ class Drill:
                 self._say(KEYS)
             with suppress(OSError):
                 # Prometheus may be what is repaired just now
-                if not self._there() and not watch.fires(self._scenario.alert):
+                if not self._there() and not self._fires():
                     return True
+
+    def _fires(self) -> watch.Firing | None:
+        return watch.fires(self._scenario.alert, self._scenario.labels)
 
     def _there(self) -> bool:
         try:
@@ -187,11 +192,23 @@ class Drill:
         else:
             self._say("There is no other hint.")
 
+    def _undone(self) -> bool:
+        """Put right what the learner left behind, for the next drill; whether that went well."""
+        try:
+            self._fault.undo()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the result of the drill is not to be lost for it
+            self._say(f"what was left of the fault could not be undone: {type(error).__name__}: {error}")
+            return False
+        return True
+
     def _data_is_whole(self) -> bool:
         try:
             self._prove_data()
         except UnprovenError as error:
             self._say(str(error))
+            return False
+        except Exception as error:  # noqa: BLE001 - ClickHouse may still be down for somebody who gave up
+            self._say(f"the data could not be verified: {type(error).__name__}: {error}")
             return False
         return True
 

@@ -1,9 +1,11 @@
 """Reads the runbooks of `docs/operations/runbooks`: scenarios, their commands, and what each command prints.
 
 A scenario is a heading followed by a hidden comment, `<!-- scenario: NAME` with YAML lines in it: `alert` (the alert
-that it fires), `fault` (a function of `local.runbooks.faults`) and, if need be, `silent` (alerts that must not fire).
+that it fires), `fault` (a function of `local.runbooks.faults`), `silent` (alerts that must not fire), `tree` (the
+questions of the index's decision tree that lead to it) and, where scenarios share an alert, its `labels`.
 Its commands stand in fences ```` ```console KIND ````, where KIND is one of `KINDS`; `$ ` begins a command, `> `
-goes on with it, and what follows is its output, in which `...` stands for anything.
+goes on with it, and what follows is its output, in which `...` stands for anything. Where the output has a question
+and its answer, `[y/N]: y`, the reader gives that answer.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import doctest
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,9 @@ KINDS = ("symptom", "diagnose", "resolve", "verify")
 FENCE = re.compile(r"(?P<language>\w*)[ \t]*(?P<kind>[^\n]*)\n")
 MTTR = re.compile(r"^MTTR: best (\d+) min, typical (\d+) min, worst (\d+) min", re.MULTILINE)
 HEADING = re.compile(r"^(#+) +(.+?) *$", re.MULTILINE)
+ASKED = re.compile(r"(\[y/N\]: |recursively\? )")
+"""The end of a question that waits for yes or no."""
+NEEDED, KNOWN = {"alert", "fault", "silent", "tree"}, {"alert", "fault", "silent", "tree", "labels"}
 
 
 class PageError(ValueError):
@@ -41,6 +46,11 @@ class Step:
     command: str
     expected: str
     line: int
+
+    @property
+    def answers(self) -> str:
+        """What the page has its reader type, a line a question."""
+        return "y\n" * len(re.findall(ASKED.pattern + "y$", self.expected, re.MULTILINE))
 
     def matches(self, output: str) -> bool:
         """Whether this output is what the page says. Blanks at the ends of lines do not count."""
@@ -61,6 +71,7 @@ class Fence:
 class Scenario:
     """One thing that goes wrong, as its page tells it. `silent`: alerts that must not fire meanwhile.
 
+    tree: the questions that lead to it, the first one left out; labels: those of its alert that tell it from others.
     symptoms: what the page shows outside of its scenarios, tried in the first of them. mttr: best, typical and worst.
     """
 
@@ -73,6 +84,8 @@ class Scenario:
     fences: tuple[Fence, ...]
     line: int
     mttr: tuple[int, int, int]
+    tree: tuple[str, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
     symptoms: tuple[Fence, ...] = ()
 
     @property
@@ -98,7 +111,7 @@ class Page:
     @cached_property
     def headings(self) -> tuple[str, ...]:
         """The text of all headings outside of fences."""
-        return tuple(match[2] for match in HEADING.finditer(_without_fences(self.text)))
+        return tuple(match[2] for match in HEADING.finditer(without_fences(self.text)))
 
     @property
     def elsewhere(self) -> tuple[Step, ...]:
@@ -130,6 +143,15 @@ def scenarios(folder: Path = PAGES) -> tuple[Scenario, ...]:
     return found
 
 
+@cache
+def of_alert(alert: str, folder: Path = PAGES) -> str:
+    """`file#heading` of an alert: where its reader begins. Raises PageError unless there is one such heading."""
+    found = [page.path.name for page in pages(folder) if alert in page.headings]
+    if len(found) != 1:
+        raise PageError(f"{len(found)} headings are called {alert}")
+    return f"{found[0]}#{anchor(alert)}"
+
+
 def read(path: Path) -> Page:
     """One page. Raises PageError."""
     document = Document.parse(
@@ -156,8 +178,10 @@ def read(path: Path) -> Page:
 
 def _metadata(path: Path, example: Any) -> dict[str, Any]:
     found = yaml.safe_load(str(example.region.lexemes["source"]))
-    if not isinstance(found, dict) or not {"alert", "fault"} <= set(found) <= {"alert", "fault", "silent"}:
-        raise PageError(f"{path.name}:{example.line}: a scenario names its alert and fault, and perhaps silent ones")
+    if not isinstance(found, dict) or not NEEDED <= set(found) <= KNOWN or not found["silent"]:
+        raise PageError(
+            f"{path.name}:{example.line}: a scenario names its alert and fault, silent alerts, its way through the tree"
+        )
     return found
 
 
@@ -185,7 +209,7 @@ def _scenarios(
     marks: list[tuple[int, str, dict[str, Any], int]],
     fences: list[tuple[int, Fence]],
 ) -> Iterator[Scenario]:
-    headings = [(m.start(), len(m[1]), m[2]) for m in HEADING.finditer(_without_fences(text))]
+    headings = [(m.start(), len(m[1]), m[2]) for m in HEADING.finditer(without_fences(text))]
     for start, name, metadata, line in marks:
         before = [heading for heading in headings if heading[0] < start]
         if not before:
@@ -207,14 +231,16 @@ def _scenarios(
             heading,
             str(metadata["alert"]),
             str(metadata["fault"]),
-            tuple(metadata.get("silent") or ()),
+            tuple(metadata["silent"]),
             own,
             line,
             (int(told[1]), int(told[2]), int(told[3])),
+            tuple(metadata["tree"]),
+            tuple(sorted((str(k), str(v)) for k, v in (metadata.get("labels") or {}).items())),
         )
 
 
-def _without_fences(text: str) -> str:
+def without_fences(text: str) -> str:
     """The same text with blanks for fences: a comment in a shell looks like a heading."""
     return re.sub(r"^( *)(`{3,})[^\n]*\n.*?^\1\2 *$", lambda m: re.sub(r"[^\n]", " ", m[0]), text, flags=re.S | re.M)
 

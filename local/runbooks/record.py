@@ -5,17 +5,32 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass, fields
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 
 from local.paths import ROOT
 from local.runbooks.exercise import Result
 
 RECORD = ROOT / "tests" / "runbooks" / "record.json"
-CODE = ("include", "dags", "plugins", "spark_jobs", "local", "monitoring", "bin", "requirements.txt")
-"""What an exercise depends on, beside its page."""
+PAGES = ROOT / "docs" / "operations" / "runbooks"
+CODE = (
+    "include",
+    "dags",
+    "plugins",
+    "spark_jobs",
+    "local",
+    "monitoring",
+    "bin",
+    "requirements.txt",
+    "requirements-spark.txt",
+    "tests/runbooks",
+)
+"""What an exercise depends on, beside its page; of the last one, the programs."""
+KEPT = 4_000
+"""Characters that are kept of what a command printed."""
 GREEN, RED = "green", "red"
 
 
@@ -23,8 +38,9 @@ GREEN, RED = "green", "red"
 class Entry:
     """The last exercise of a scenario, or the last look at a page's other commands. Times in seconds.
 
-    outcome: `green`, or `red` with its reason in `why`. at: ISO 8601, UTC, the end. code: `fingerprint` of what was
-    tried. commands: how many ran; steps: how many different ones of the page printed what it says.
+    outcome: `green`, or `red` with its reason in `why`. at: ISO 8601, UTC, the end. code, digest: `fingerprint` and
+    `page_digest` of what was tried. commands: how many ran; steps: how many different ones of the page printed what it
+    says. diagnosed: what each command of the diagnosis printed while the fault was there.
     """
 
     name: str
@@ -40,6 +56,8 @@ class Entry:
     seconds: float = 0.0
     commands: int = 0
     steps: int = 0
+    digest: str = ""
+    diagnosed: dict[str, str] = field(default_factory=dict)
 
     @property
     def mttr_s(self) -> float:
@@ -47,28 +65,38 @@ class Entry:
         return self.to_diagnose_s + self.to_recover_s
 
 
-def green(result: Result, seconds: float) -> Entry:
-    """The entry of an exercise that went as its page says."""
-    return Entry(
-        result.scenario,
-        result.page,
-        GREEN,
-        _now(),
-        fingerprint(result.page),
-        os.cpu_count() or 1,
+def recorded(name: str, page: str, act: Callable[[], Result]) -> tuple[Entry, Exception | None]:
+    """The entry of an exercise, and the error of one that was red. Red too: its code or page changed meanwhile."""
+    began, before = time.monotonic(), (fingerprint(), page_digest(page))
+    entry = Entry(name, page, RED, "", before[0], os.cpu_count() or 1, digest=before[1])
+    failure: Exception | None = None
+    try:
+        entry = _shown(entry, act())
+    except Exception as error:  # noqa: BLE001 - every way to fail is red, and is raised again by who asked
+        failure = error
+        entry = replace(entry, why=(str(error).strip() or type(error).__name__).splitlines()[0])
+    if failure is None and (fingerprint(), page_digest(page)) != before:
+        failure = ChangedError(f"{name}: code or page were changed while it ran")
+        entry = replace(entry, outcome=RED, why=str(failure))
+    at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return replace(entry, at=at, seconds=round(time.monotonic() - began, 1)), failure
+
+
+class ChangedError(AssertionError):
+    """What was tried is not what is there now."""
+
+
+def _shown(entry: Entry, result: Result) -> Entry:
+    return replace(
+        entry,
+        outcome=GREEN,
         to_alert_s=round(result.to_alert_s, 1),
         to_diagnose_s=round(result.to_diagnose_s, 1),
         to_recover_s=round(result.to_recover_s, 1),
-        seconds=round(seconds, 1),
         commands=result.commands,
         steps=result.steps,
+        diagnosed={command: output[-KEPT:] for command, output in result.diagnosed.items()},
     )
-
-
-def red(name: str, page: str, error: BaseException, seconds: float) -> Entry:
-    """The entry of one that did not."""
-    why = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return Entry(name, page, RED, _now(), fingerprint(page), os.cpu_count() or 1, why, seconds=round(seconds, 1))
 
 
 def read(path: Path = RECORD) -> dict[str, Entry]:
@@ -91,22 +119,28 @@ def write(entry: Entry, path: Path = RECORD) -> None:
 def done(name: str, page: str, path: Path = RECORD) -> bool:
     """Whether it was green on exactly this code and this page."""
     entry = read(path).get(name)
-    return entry is not None and entry.outcome == GREEN and entry.code == fingerprint(page)
+    now = (fingerprint(), page_digest(page))
+    return entry is not None and entry.outcome == GREEN and (entry.code, entry.digest) == now
 
 
-@cache
-def fingerprint(page: str) -> str:
-    """Twelve digits that change with the code or with this page; what else is written does not count."""
-    files = [ROOT / "docs" / "operations" / "runbooks" / page]
+def fingerprint() -> str:
+    """Twelve digits that change with the code; what else is written does not count."""
+    files: list[Path] = []
     for name in CODE:
         path = ROOT / name
         files += sorted(path.rglob("*")) if path.is_dir() else [path]
+    # what it writes itself is no code
+    return _digest(one for one in files if one != RECORD and one.suffix != ".new")
+
+
+def page_digest(page: str) -> str:
+    """Twelve digits that change with this page."""
+    return _digest([PAGES / page])
+
+
+def _digest(files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for file in files:
         if file.is_file() and "__pycache__" not in file.parts:
             digest.update(f"{file.relative_to(ROOT)}\0".encode() + file.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -9,10 +9,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from local.paths import ROOT
-from local.runbooks.pages import Step
+from local.runbooks.pages import ASKED, Step
 
 LIMIT_S = 330.0
 """The longest that one command may take, seconds: a start of the whole stack on a busy machine."""
+
+
+TRACEBACK = "Traceback (most recent call last):"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +29,14 @@ class Ran:
 
     @property
     def matches(self) -> bool:
-        """Whether it printed what the page says."""
-        return self.step.matches(self.output)
+        """Whether it printed what the page says. A command that is not there, or breaks off, never does."""
+        return not self.broken and self.step.matches(self.output)
+
+    @property
+    def broken(self) -> bool:
+        """Whether the command itself is wrong: unknown, not to be run, out of time, or ended by a traceback."""
+        # a log that is shown may well hold one; showing it ends with 0
+        return self.code in (124, 126, 127) or (self.code != 0 and TRACEBACK in self.output)
 
     def __str__(self) -> str:
         wanted = f"\n--- the page says\n{self.step.expected}" if not self.matches else ""
@@ -35,14 +44,17 @@ class Ran:
 
 
 def run(step: Step) -> Ran:
-    """One command, with no terminal and no input. A command that runs into `LIMIT_S` exits with 124."""
+    """One command, with no terminal, and as input the answers that the page gives.
+
+    The output shows the answers as a terminal would. A command that runs into `LIMIT_S` exits with 124.
+    """
     began = time.monotonic()
     try:
         done = subprocess.run(
             ["bash", "-c", step.command],
             cwd=ROOT,
             env={**os.environ, "COLUMNS": "160", "NO_COLOR": "1", "TERM": "dumb"},
-            stdin=subprocess.DEVNULL,
+            input=step.answers,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -52,7 +64,12 @@ def run(step: Step) -> Ran:
         output, code = done.stdout, done.returncode
     except subprocess.TimeoutExpired as late:
         output, code = f"{(late.stdout or b'').decode(errors='replace')}\nno end within {LIMIT_S:.0f} s\n", 124
-    return Ran(step, output, code, time.monotonic() - began)
+    return Ran(step, _as_on_a_terminal(output, step.answers.count("\n")), code, time.monotonic() - began)
+
+
+def _as_on_a_terminal(output: str, answers: int) -> str:
+    """With what was typed behind each question that was answered."""
+    return ASKED.sub(r"\1y\n", output, count=answers) if answers else output
 
 
 def run_until_odd(steps: Iterable[Step]) -> tuple[list[Ran], bool]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import yaml
@@ -62,6 +63,16 @@ class Stage:
     def tidy(self) -> None:
         """Undo what a page that broke off may have left beside its fault: a paused DAG. Raises AirflowRestError."""
         self.airflow.pause(DAG, False)
+
+    def one_more_run(self, since: datetime, after: datetime) -> bool | None:
+        """Whether a run that began after `since` ended after `after`; None while the DAG is paused: none comes."""
+        for run in self.airflow.runs(DAG, 5):
+            if run.started is None or run.seconds is None:
+                continue
+            began = datetime.fromisoformat(run.started)
+            if began >= since and began + timedelta(seconds=run.seconds) >= after:
+                return True
+        return None if self.airflow.dags()[DAG] else False
 
     def secret(self, name: str) -> str:
         return secrets.read(self.stack.home, name)

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from local.ports import HOST
 from local.runbooks import pages
 from local.runbooks.drill import DAMAGED, GIVEN_UP, SOLVED, Drill
 from local.runbooks.exercise import Fault, Limits, NotAsWrittenError, Result, exercise
+from local.runbooks.hints import hints
 from local.runbooks.pages import PageError, Scenario
 from local.runbooks.proof import UnprovenError
 from local.runbooks.watch import LateError
@@ -34,8 +36,13 @@ SHORT = replace(LIMITS, alert_s=5, clear_s=5, healthy_s=5)
 DOWN: dict[str, Any] = {
     "alert": "VictimDown",
     "expr": 'up{job="victim"} == 0',
-    "annotations": {"summary": "{{ $labels.job }} is down", "description": "{{ $value }}"},
+    "annotations": {
+        "summary": "{{ $labels.job }} is down",
+        "description": "{{ $value }}",
+        "runbook_url": "https://pages/iceberg-victim.md#victimdown",
+    },
 }
+VICTIM_S = "iceberg-victim.md#victimdown"
 WATCHDOG: dict[str, Any] = {"alert": "Watchdog", "expr": "vector(1)"}
 PAGE = """# A runbook
 
@@ -44,6 +51,8 @@ PAGE = """# A runbook
 alert: VictimDown
 fault: stopped
 silent: [Other]
+tree: [victim]
+labels: {{job: victim}}
 -->
 
 ```console diagnose
@@ -67,6 +76,8 @@ MTTR: best 1 min, typical 2 min, worst 3 min.
 <!-- scenario: hung
 alert: VictimDown
 fault: hung
+silent: [Other]
+tree: [victim]
 -->
 
 ```console diagnose
@@ -125,7 +136,9 @@ class Scene:
         victim.start(self.folder)
 
     def play(self, scenario: Scenario, fault: Fault | None = None, limits: Limits = LIMITS) -> Result:
-        return exercise(scenario, fault or getattr(self, scenario.fault)(), lambda: None, limits)
+        return exercise(
+            scenario, fault or getattr(self, scenario.fault)(), lambda: None, limits, leads_to=VICTIM_S.format
+        )
 
 
 @pytest.fixture(scope="module")
@@ -215,9 +228,11 @@ def test_an_alert_that_clears_by_itself_is_red(scene: Scene) -> None:
     ("rule", "why"),
     [
         (DOWN | {"annotations": {"summary": "{{ $labels.nothing.here }} is down"}}, "annotations without values"),
+        (DOWN | {"annotations": {"summary": "{{ $labels.jbo }} is down"}}, "names the label jbo"),
+        (DOWN | {"annotations": {"summary": "it is down", "runbook_url": "x.md#other"}}, "leads to x.md#other"),
         (DOWN | {"alert": "Other"}, "Other fires and should be silent"),
     ],
-    ids=["annotation without its value", "an alert that should be silent"],
+    ids=["annotation without its value", "a misspelt label", "another heading", "an alert that should be silent"],
 )
 def test_a_rule_that_says_something_else_is_red(scene: Scene, rule: dict[str, Any], why: str) -> None:
     scene.prometheus.reload(*([DOWN] if rule["alert"] != DOWN["alert"] else []), rule, WATCHDOG)
@@ -225,12 +240,65 @@ def test_a_rule_that_says_something_else_is_red(scene: Scene, rule: dict[str, An
         scene.play(scene.write()["stopped"])
 
 
+def test_an_alert_that_should_be_silent_and_comes_a_little_later_is_red(scene: Scene) -> None:
+    scene.prometheus.reload(DOWN, DOWN | {"alert": "Other", "for": "4s"}, WATCHDOG)
+    with pytest.raises(UnprovenError, match="Other fires and should be silent"):
+        scene.play(scene.write()["stopped"], limits=replace(LIMITS, stays_s=10))
+
+
+def test_the_alert_of_another_server_is_not_the_scenario_s(scene: Scene) -> None:
+    scenario = scene.write(("labels: {job: victim}", "labels: {job: another}"))["stopped"]
+    with pytest.raises(LateError, match="VictimDown of stopped"):
+        scene.play(scenario, limits=SHORT)
+
+
+def test_an_alert_of_past_runs_is_watched_until_one_more_run_has_ended(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run heals what the page should have healed, long after the shortest look."""
+    monkeypatch.setattr("local.runbooks.exercise.OF_THE_LAST_RUNS", frozenset({"VictimDown"}))
+    began: list[float] = []
+
+    def healing_run(*_: object) -> bool:
+        began.append(time.monotonic())
+        if time.monotonic() - began[0] > 4:
+            victim.start(scene.folder)
+        return time.monotonic() - began[0] > 12
+
+    fault = scene.stopped()
+    with pytest.raises(UnprovenError, match="cleared without its resolution"):
+        exercise(
+            scene.write()["stopped"], fault, lambda: None, LIMITS, one_more_run=healing_run, leads_to=VICTIM_S.format
+        )
+    began.clear()
+    with pytest.raises(UnprovenError, match="no run ended within 3 s"):
+        exercise(
+            scene.write()["stopped"],
+            fault,
+            lambda: None,
+            replace(LIMITS, run_s=3),
+            one_more_run=lambda _, __: False,
+            leads_to=VICTIM_S.format,
+        )
+
+
+@pytest.mark.parametrize("typed", ["y", "n"])
+def test_a_question_gets_the_answer_that_the_page_gives(scene: Scene, typed: str) -> None:
+    asks = " ask-and-start\nStart it? [y/N]: " + typed + "\nstarted"
+    scenario = scene.write((" start\nstarted", asks))["stopped"]
+    if typed == "y":
+        assert scene.play(scenario).steps == 3
+    else:
+        with pytest.raises(NotAsWrittenError, match="a step of its resolution"):
+            scene.play(scenario)
+
+
 def test_lost_rows_are_red(scene: Scene) -> None:
     def lost() -> None:
         raise UnprovenError("a row is lost")
 
     with pytest.raises(UnprovenError, match="a row is lost"):
-        exercise(scene.write()["stopped"], scene.stopped(), lost, LIMITS)
+        exercise(scene.write()["stopped"], scene.stopped(), lost, LIMITS, leads_to=VICTIM_S.format)
 
 
 def test_a_drill_ends_when_the_learner_has_repaired_it(scene: Scene) -> None:
@@ -249,10 +317,25 @@ def test_a_drill_ends_when_the_learner_has_repaired_it(scene: Scene) -> None:
             victim.start(scene.folder)
 
     with open(ours) as lines, closing(open(theirs, "w")):  # noqa: PTH123 - descriptors, not paths
-        outcome = Drill(scenario, scene.stopped(), lambda: None, lines, learner, LIMITS).play()
+        outcome = Drill(scenario, scene.stopped(), lambda: None, lines, learner, LIMITS, told).play()
     assert (outcome.outcome, outcome.hints, outcome.verified) == (SOLVED, 1, True)
     assert 0 < outcome.mttr_s < 30 and outcome.to_alert_s > 0
     assert outcome.told == "as fast as the best"
+
+
+def told(scenario: Scenario) -> tuple[str, ...]:
+    return hints(scenario, VICTIM_S.format)
+
+
+def test_the_result_of_a_drill_survives_a_fault_that_can_not_be_undone(scene: Scene) -> None:
+    def dead() -> None:
+        raise ConnectionError("ClickHouse is still down")
+
+    said: list[str] = []
+    fault = replace(scene.stopped(), undo=dead)
+    found = Drill(scene.write()["stopped"], fault, dead, StringIO("g\n"), said.append, LIMITS, told).play()
+    assert (found.outcome, found.verified) == (GIVEN_UP, False)
+    assert sum("ClickHouse is still down" in one for one in said) == 2
 
 
 @pytest.mark.parametrize(("whole", "word", "outcome"), [(True, "g\n", GIVEN_UP), (False, "", DAMAGED)])
@@ -265,7 +348,7 @@ def test_a_drill_that_is_given_up_or_loses_rows_says_so(scene: Scene, whole: boo
         if text.startswith("ALERT") and not word:
             victim.start(scene.folder)
 
-    found = Drill(scene.write()["stopped"], scene.stopped(), prove, StringIO(word), learner, LIMITS).play()
+    found = Drill(scene.write()["stopped"], scene.stopped(), prove, StringIO(word), learner, LIMITS, told).play()
     assert (found.outcome, found.verified) == (outcome, whole)
     assert victim.status(scene.folder) == "running", "the next drill would find the fault of this one"
 
@@ -275,6 +358,7 @@ def test_a_drill_that_is_given_up_or_loses_rows_says_so(scene: Scene, whole: boo
     [
         ("console verify", "console look", "a console is one of"),
         ("alert: VictimDown\nfault: hung", "fault: hung", "names its alert and fault"),
+        ("silent: [Other]\ntree: [victim]\n-->", "silent: []\ntree: [victim]\n-->", "names its alert and fault"),
         ("scenario: hung", "scenario: hung\nskip: true", "names its alert and fault"),
         ("MTTR: best 1 min", "MTTR: 1 min", "says no MTTR"),
         ("```console diagnose\n$ ", "```console diagnose\n", "a console begins with a command"),

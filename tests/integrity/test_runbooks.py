@@ -75,7 +75,7 @@ def page(file: str) -> Page:
 @cache
 def plain(file: str) -> str:
     """A page's text with blanks for fences, so that positions stay."""
-    return reader._without_fences(page(file).text)
+    return reader.without_fences(page(file).text)
 
 
 def section(file: str, heading: str, level: int = 2) -> str:
@@ -88,11 +88,11 @@ def section(file: str, heading: str, level: int = 2) -> str:
 
 def headings_below(file: str, heading: str) -> list[str]:
     """The `###` headings of a section."""
-    return [m[2] for m in HEADING.finditer(reader._without_fences(section(file, heading))) if len(m[1]) == 3]
+    return [m[2] for m in HEADING.finditer(reader.without_fences(section(file, heading))) if len(m[1]) == 3]
 
 
 def anchors(path: Path) -> list[str]:
-    text = reader._without_fences(path.read_text(encoding="utf-8"))
+    text = reader.without_fences(path.read_text(encoding="utf-8"))
     return [anchor(m[2].replace("`", "")) for m in HEADING.finditer(text)]
 
 

@@ -21,6 +21,7 @@ from local.runbooks.stage import Stage, environment, staged
 from local.stack import Stack
 
 PORT_BASE = "29300"
+MARK = "a-stage-of-the-runbooks"
 RED = pytest.StashKey[bool]()
 
 
@@ -68,20 +69,38 @@ class Stages:
     def close(self) -> None:
         self._running.close()
         if not self._keep:
+            # a folder that was made for this session
             shutil.rmtree(self._home, ignore_errors=True)
 
     def _anew(self) -> None:
         self._say(f"a new stage: {self._red.read_text(encoding='utf-8').strip()} was red")
         self._running.close()
         self._stage = None
-        Stack().stop()
-        shutil.rmtree(self._home)
+        stack = Stack()
+        stack.stop()
+        # what the stack made and nothing else: a home that was named may hold more
+        stack.purge()
+        shutil.rmtree(self._home / "tables", ignore_errors=True)
+        self._red.unlink(missing_ok=True)
+
+
+def a_stage_s(home: Path) -> Path:
+    """The same folder, marked. After a red test the servers' data in it is removed: it must be no demo's home.
+
+    Raises UsageError for a folder that holds something and was never marked.
+    """
+    mark = home / MARK
+    if home.exists() and any(home.iterdir()) and not mark.exists():
+        raise pytest.UsageError(f"OFFLOAD_KEEP_STAGE={home} is not a stage's home: name a folder that is empty or new")
+    home.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+    return home
 
 
 @pytest.fixture(scope="session")
 def stages(request: pytest.FixtureRequest) -> Iterator[Stages]:
     kept = os.environ.get("OFFLOAD_KEEP_STAGE")
-    home = Path(kept or tempfile.mkdtemp(prefix="offload-runbooks-"))
+    home = a_stage_s(Path(kept or tempfile.mkdtemp(prefix="offload-runbooks-")))
     with pytest.MonkeyPatch.context() as env:
         for name in [n for n in os.environ if n.startswith(("OFFLOAD_", "AIRFLOW", "PYICEBERG_"))]:
             if name != "OFFLOAD_RUNBOOK_PORT_BASE":

@@ -55,15 +55,11 @@ def recorded(request: pytest.FixtureRequest) -> Callable[[Callable[[], Result]],
     mark = request.node.get_closest_marker("exercise")
 
     def run(act: Callable[[], Result]) -> None:
-        began = time.monotonic()
-        try:
-            entry = record.green(act(), time.monotonic() - began)
-        except Exception as error:
-            if wanted:
-                record.write(record.red(*mark.args, error, time.monotonic() - began))
-            raise
+        entry, error = record.recorded(*mark.args, act)
         if wanted:
             record.write(entry)
+        if error is not None:
+            raise error
 
     return run
 
@@ -98,12 +94,16 @@ def _until_it_prints(step: Step, result: Result) -> None:
         time.sleep(watch.EVERY_S)
 
 
+def played(stage: Stage, scenario: Scenario) -> Result:
+    return exercise(scenario, FAULTS[scenario.fault](stage), stage.prove_data, one_more_run=stage.one_more_run)
+
+
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_the_page_repairs_the_fault(
     stage: Stage, scenario: Scenario, recorded: Callable[[Callable[[], Result]], None]
 ) -> None:
     try:
-        recorded(lambda: exercise(scenario, FAULTS[scenario.fault](stage), stage.prove_data))
+        recorded(lambda: played(stage, scenario))
     except BaseException:
         # the next scenario is not to fail for this one
         with suppress(AirflowRestError):

@@ -1,6 +1,7 @@
 """A small server that an exercise stops or hangs, and the commands that a page of a test has for it.
 
-`python tests/support/victim.py FOLDER start|status|stop|hang|go-on`; `pid` and `port` are files in the folder.
+`python tests/support/victim.py FOLDER start|ask-and-start|status|stop|hang|go-on`; `pid` and `port` are files in the
+folder.
 """
 
 from __future__ import annotations
@@ -84,6 +85,13 @@ def main() -> str:
     if act == "serve":
         http.server.HTTPServer(("127.0.0.1", int((folder / "port").read_text())), Metrics).serve_forever()
     if act == "start":
+        return start(folder)
+    if act == "ask-and-start":
+        sys.stdout.write("Start it? [y/N]: ")
+        sys.stdout.flush()
+        if sys.stdin.readline().strip() != "y":
+            sys.stdout.write("Aborted.\n")
+            sys.exit(1)
         return start(folder)
     if act == "go-on":
         send(folder, signal.SIGCONT)

@@ -1,7 +1,7 @@
 """Real faults of the one-machine stack, by the name that a scenario gives them.
 
-Each is caused by other means than a runbook's commands use, and `proof` looks at the machine itself: processes, ports,
-files, rows.
+Each is caused by other means than a runbook's commands use where there are others, and `proof` looks at the machine
+itself: processes, ports, files, rows, seconds. It does not ask what the runbook's commands ask.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import psutil
 
@@ -41,12 +42,40 @@ def pid_of(stage: Stage, service: str) -> int | None:
     return status.pid
 
 
-def stopped(stage: Stage, service: str) -> Fault:
-    return Fault(
-        cause=lambda: stage.stack.supervisor.stop(service),
-        proof=lambda: pid_of(stage, service) is None,
-        undo=lambda: stage.stack.start([service]),
-    )
+def running(stage: Stage) -> list[psutil.Process]:
+    """The servers of the stack, as the kernel lists them: children of its process manager that have not ended.
+
+    The manager itself is not asked, as `stack status` asks it: if that lied, the fault would be proved by the lie.
+    """
+    try:
+        manager = psutil.Process(int(stage.stack.supervisor.pid_file.read_text(encoding="utf-8")))
+        return [one for one in manager.children() if one.status() != psutil.STATUS_ZOMBIE]
+    except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
+        return []
+
+
+def _words(process: psutil.Process) -> tuple[str, ...]:
+    with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+        return tuple(process.cmdline())
+    return ()
+
+
+def stopped(stage: Stage, *services: str) -> Fault:
+    """Servers that somebody stopped: no process of their command line is left."""
+    known: dict[str, tuple[str, ...]] = {}
+
+    def cause() -> None:
+        for service in services:
+            pid = pid_of(stage, service)
+            known[service] = next((_words(one) for one in running(stage) if one.pid == pid), ())
+            insist(known[service], f"{service} is not found among the processes, so nothing would be proved")
+        for service in services:
+            stage.stack.supervisor.stop(service)
+
+    def proof() -> bool:
+        return bool(known) and not {_words(one) for one in running(stage)} & set(known.values())
+
+    return Fault(cause, proof, undo=lambda: stage.stack.start(list(services)))
 
 
 def frozen(stage: Stage, service: str) -> Fault:

@@ -10,7 +10,7 @@ import psycopg
 
 from local.ports import HOST, port
 from local.runbooks.exercise import Fault
-from local.runbooks.faults.common import fault, frozen, pid_of
+from local.runbooks.faults.common import fault, frozen, pid_of, stopped
 from local.runbooks.proof import insist
 from local.runbooks.stage import TABLE, Stage
 
@@ -26,17 +26,7 @@ GONE_S = 60.0
 @fault
 def airflow_half_stopped(stage: Stage) -> Fault:
     """An upgrade that was broken off: scheduler and DAG processor were stopped and not started again."""
-    names = ("airflow-scheduler", "airflow-dag-processor")
-
-    def cause() -> None:
-        for name in names:
-            stage.stack.supervisor.stop(name)
-
-    return Fault(
-        cause=cause,
-        proof=lambda: all(pid_of(stage, name) is None for name in names),
-        undo=lambda: stage.stack.start(list(names)),
-    )
+    return stopped(stage, "airflow-scheduler", "airflow-dag-processor")
 
 
 @fault
@@ -111,7 +101,7 @@ def ledger_row_damaged(stage: Stage) -> Fault:
             with psycopg.connect(stage.secret("offload_ledger_uri")) as db:
                 found = _snapshot(db)
                 # a plan that is under way would write the row again when it lands
-                if not _plans_under_way(db):
+                if not plans_under_way(db):
                     _set_snapshot(db, NEVER)
                     true.append(found)
             time.sleep(0.2)
@@ -130,7 +120,7 @@ def _snapshot(db: psycopg.Connection[tuple[object, ...]]) -> int:
     return int(str((row or (NEVER,))[0]))
 
 
-def _plans_under_way(db: psycopg.Connection[tuple[object, ...]]) -> bool:
+def plans_under_way(db: psycopg.Connection[tuple[object, ...]]) -> bool:
     sql = (
         "SELECT 1 FROM offload.plans JOIN offload.tables USING (table_id)"
         " WHERE identity = %s AND status = 'open' LIMIT 1"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+import urllib.request
 from collections.abc import Callable
 from threading import Event, Thread
 
@@ -32,6 +33,9 @@ STOPPED_S, RUNS_S = 2.0, 0.04
 DELAY_S = 2.5
 """Each answer of ClickHouse comes so much later; a ping may take 5 s."""
 BETWEEN_S = 150.0
+SLOW_S = 1.0
+"""A ping of ClickHouse takes milliseconds on a machine that is well."""
+PING_S = 30.0
 
 
 class Background:
@@ -109,6 +113,17 @@ def no_room_for_jobs(stage: Stage) -> Fault:
     return Fault(cause, lambda: taken() > QUOTA_BYTES, undo)
 
 
+def _ping_s(at: int) -> float:
+    """How long ClickHouse's `/ping` takes at a port of this machine, seconds; `PING_S` when it gives no answer."""
+    began = time.monotonic()
+    try:
+        with urllib.request.urlopen(f"http://{HOST}:{at}/ping", timeout=PING_S) as answer:  # noqa: S310
+            answer.read()
+    except OSError:
+        return PING_S
+    return time.monotonic() - began
+
+
 def _under_way(stage: Stage) -> bool:
     return any(run.state not in ("success", "failed") for run in stage.airflow.runs(DAG, 3))
 
@@ -156,7 +171,11 @@ def slow_road_to_clickhouse(stage: Stage) -> Fault:
             road.close()
         spec_again(stage)
 
-    return Fault(cause, leads_through, undo)
+    def slow() -> bool:
+        """Whether Airflow's connection leads there, and a question on that way takes long."""
+        return leads_through() and _ping_s(roads[0].port) > SLOW_S
+
+    return Fault(cause, slow, undo)
 
 
 @fault
@@ -190,4 +209,8 @@ def clickhouse_starved(stage: Stage) -> Fault:
         stage.stack.start(["clickhouse", "k2-trickle"])
         spec_again(stage)
 
-    return Fault(cause, lambda: any(one.alive for one in throttles) and victims[0].is_running(), undo)
+    def slow() -> bool:
+        """Whether ClickHouse takes long for a ping; one of two may have met a moment in which it ran."""
+        return bool(throttles) and max(_ping_s(port("CLICKHOUSE")) for _ in range(2)) > SLOW_S
+
+    return Fault(cause, slow, undo)

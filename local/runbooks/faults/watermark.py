@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,9 @@ import psycopg
 from include.offload import recovery
 from include.offload.ledger import backup
 from local.runbooks.exercise import Fault
-from local.runbooks.faults.common import fault, pid_of, stopped
+from local.runbooks.faults.common import fault, stopped
+from local.runbooks.faults.failure import QUIET_S, plans_under_way
+from local.runbooks.proof import insist
 from local.runbooks.stage import TABLE, Stage
 
 POOL = "offload_spark"
@@ -34,24 +37,14 @@ def airflow_database(stage: Stage) -> Iterator[psycopg.Connection[Any]]:
 
 @fault
 def airflow_not_back_after_maintenance(stage: Stage) -> Fault:
-    """Scheduler and DAG processor were stopped for some work, and nobody started them again."""
-    names = ("airflow-scheduler", "airflow-dag-processor")
-    parts = [stopped(stage, name) for name in names]
-
-    def cause() -> None:
-        for part in parts:
-            part.cause()
-
-    return Fault(
-        cause=cause,
-        proof=lambda: all(part.proof() for part in parts),
-        undo=lambda: stage.stack.start(list(names)),
-    )
+    """All of Airflow was stopped for some work, its API server too, and nobody started it again."""
+    return stopped(stage, "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer", "airflow-api-server")
 
 
 @fault
 def ledger_unreachable(stage: Stage) -> Fault:
     """PostgreSQL is gone, and with it the ledger and Airflow's own database."""
+    gone = stopped(stage, "postgres")
 
     def undo() -> None:
         stage.stack.start(["postgres", "airflow"])
@@ -61,10 +54,10 @@ def ledger_unreachable(stage: Stage) -> Fault:
             with ledger(stage) as db:
                 db.execute("SELECT 1")
         except psycopg.OperationalError:
-            return pid_of(stage, "postgres") is None
+            return gone.proof()
         return False
 
-    return Fault(lambda: stage.stack.supervisor.stop("postgres"), proof, undo)
+    return Fault(gone.cause, proof, undo)
 
 
 @fault
@@ -92,7 +85,12 @@ def watermark_overwritten(stage: Stage) -> Fault:
     """A watermark was "mended" by hand: its row names a plan that never was."""
 
     def cause() -> None:
+        end = time.monotonic() + QUIET_S
         with ledger(stage) as db:
+            # a plan that is under way would land on the row, and the refusal would be another one
+            while plans_under_way(db):
+                insist(time.monotonic() < end, f"within {QUIET_S:.0f} s there was always a plan under way")
+                time.sleep(0.2)
             db.execute(
                 "UPDATE offload.watermarks SET plan_id = gen_random_uuid(), generation = generation + 7"
                 " WHERE table_name = %s",
