@@ -75,8 +75,9 @@ def _summary(
         f"- Scenarios: {len(scenarios)}; green {len(green)}, red {len(entries) - len(green)},"
         f" {NEVER} {len(scenarios) - len(entries)}.",
         f"- Commands on the pages: {sum(len(page.commands) for page in found)},"
-        f" {len({step.command for page in found for step in page.commands})} of them different; ran and printed what the page says:"
-        f" {sum(entry.steps for entry in every)}, in {sum(entry.commands for entry in every)} calls.",
+        f" {len({step.command for page in found for step in page.commands})} of them different;"
+        f" ran and printed what the page says: {sum(entry.steps for entry in every)},"
+        f" in {sum(entry.commands for entry in every)} calls.",
     ]
     if green:
         share = within / len(scenarios)

@@ -89,7 +89,9 @@ def _table(found: list[Status]) -> Table:
             "yes" if one.answers else "no",
             str(one.pid or ""),
             "" if one.uptime_s is None else f"{one.uptime_s} s",
-            ", ".join(str(port) for port in one.ports.values()),
+            ", ".join(
+                f"{port} taken by another program" * (port in one.taken) or str(port) for port in one.ports.values()
+            ),
             one.url or "",
         )
     return table

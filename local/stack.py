@@ -42,7 +42,10 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """A server now. `state`: supervisord's word (RUNNING, STOPPED, BACKOFF, FATAL, …); `answers`: it works."""
+    """A server now. `state`: supervisord's word (RUNNING, STOPPED, BACKOFF, FATAL, …); `answers`: it works.
+
+    taken: ports of a server that does not run, which another program holds: it can not start.
+    """
 
     service: str
     state: str
@@ -52,6 +55,7 @@ class Status:
     ports: dict[str, int]
     url: str | None
     log: str
+    taken: tuple[int, ...] = ()
 
 
 OnProgress = Callable[[Progress], None]
@@ -146,6 +150,7 @@ class Stack:
                     {name: ports.port(name) for name in service.ports},
                     service.url.format(port=first) if service.url else None,
                     str(self.supervisor.log_of(service.name)),
+                    () if state in LIVE else tuple(ports.port(n) for n in service.ports if not ports.is_free(n)),
                 )
             )
         return found

@@ -168,8 +168,9 @@ NOTES: dict[str, str] = {
         The job ended without saying why: killed, out of memory, no Java, no Spark master. Its last lines stand above
         the error.""",
     "OFL-505": """
-        Prometheus, Alertmanager, statsd_exporter or Airflow's API gives no answer, or none that it should give. Whether
-        an alert fires is then unknown: silence is never health. The offload itself does not need them.""",
+        Prometheus, Alertmanager, statsd_exporter or Airflow's API server gives no answer, or none that it should give;
+        the cause names which. Whether an alert fires is then unknown: silence is never health. The offload does not
+        need them, except for Airflow's: no task can begin or end without it, so start that one first.""",
     "OFL-506": """
         After everything that looks like a secret was removed, one that this installation knows was still in a file.
         Nothing was written.""",

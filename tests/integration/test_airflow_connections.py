@@ -33,7 +33,7 @@ def test_a_connection_that_leads_elsewhere_is_shown_and_led_back(airflow: Driver
     try:
         shown = offload("dag", "connections", table.identity)
         assert (shown.stdout.count("the same"), shown.stdout.count("another address")) == (1, 1)
-        done = offload("dag", "connections", table.identity, "--reset", "--yes")
+        done = offload("dag", "connections", table.identity, "--reset", "offload_clickhouse", "--yes")
         assert f"offload_clickhouse leads to {ports.HOST}:{ports.port('CLICKHOUSE')}" in done.stdout
         # login, password and the rest of it are as before
         assert airflow.connection("offload_clickhouse") == before

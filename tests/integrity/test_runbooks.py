@@ -20,6 +20,7 @@ from include.offload.errors import REGISTRY
 from include.offload.runbooks import FOLDER, INDEX, OF_ERROR, SCENARIOS, anchor
 from local.paths import ROOT
 from local.runbooks import pages as reader
+from local.runbooks import record
 from local.runbooks.faults import FAULTS
 from local.runbooks.pages import HEADING, KINDS, PAGES, Page, Scenario
 from monitoring import values
@@ -225,11 +226,31 @@ def test_diagnoses_are_pairwise_distinct() -> None:
     assert not same, "one of the two matches whenever the other does"
 
 
+def test_what_a_diagnosis_printed_is_matched_by_no_other_scenario() -> None:
+    """By what the exercises recorded: where the fault of one was there, no other page says that it is its own."""
+    known = {one.name: one for one in all_scenarios()}
+    twins = [
+        (entry.name, other.name)
+        for entry in record.read().values()
+        if entry.outcome == record.GREEN and entry.digest == record.page_digest(entry.page) and entry.name in known
+        for other in known.values()
+        if other.name != entry.name and matched(other, entry.diagnosed)
+    ]
+    assert not twins
+
+
+def matched(scenario: Scenario, printed: dict[str, str]) -> bool:
+    """Whether all that a diagnosis asks was asked, and printed what it says; what was not recorded does not match."""
+    steps = [step for fence in scenario.fences if fence.kind == "diagnose" for step in fence.steps]
+    return all(step.command in printed and step.matches(printed[step.command]) for step in steps)
+
+
 def test_scenarios_name_what_exists() -> None:
     for scenario in all_scenarios():
         assert scenario.fault in FAULTS, f"{scenario.name}: no fault {scenario.fault}"
         assert {scenario.alert, *scenario.silent} <= ALERTS.keys(), scenario.name
         assert scenario.alert not in scenario.silent, scenario.name
+        assert scenario.silent, f"{scenario.name}: no alert that must be silent"
     assert {one.fault for one in all_scenarios()} == FAULTS.keys(), "a fault that no scenario causes"
 
 
@@ -239,17 +260,70 @@ def test_enough_scenarios() -> None:
     assert len(names) == len(set(names))
 
 
-@pytest.mark.parametrize("file", RUNBOOK_FILES)
-def test_what_is_destructive_says_so(file: str) -> None:
-    """Whoever pastes `--yes` is told what the command does and that it asks without; no scenario begins with it."""
+CHANGES = re.compile(
+    r"\b(stack (start|stop)|ledger (upgrade|rebuild|recreate|restore|forget)|schema accept|accept-source|take-over"
+    r"|restore-main|dag (trigger|pause|unpause|clear)|--reset|--end|--slots|rm|sed -i|mv|kill|offload run)\b"
+)
+ASKS = re.compile(
+    r"bin/offload (ledger (recreate|restore|forget)|ledger sessions .*--end|schema accept|accept-source|take-over"
+    r"|restore-main|dag connections .*--reset)|\brm\b"
+)
+"""Commands that destroy something, or change what nobody can tell afterwards."""
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_what_is_destructive_asks_and_is_not_answered_by_the_page_alone(file: str) -> None:
+    """Whoever pastes a fence is asked, sees the question on the page, and has looked in a fence of its own before."""
+    for fence in page(file).fences:
+        for step in fence.steps:
+            assert "--yes" not in step.command.split(), f"{file}:{step.line}: pasted, this asks nobody"
+            assert bool(step.answers) == bool(ASKS.search(step.command)), f"{file}:{step.line}: {step.command}"
+            assert not re.search(r"\brm -\w*f", step.command), f"{file}:{step.line}: it never asks"
     for scenario in page(file).scenarios:
-        for kind in KINDS:
-            for number, step in enumerate(scenario.steps(kind)):
-                if "--yes" in step.command.split():
-                    assert kind == "resolve", f"{scenario.name}: {step.command} to {kind}"
-                    assert "ithout `--yes`" in section(file, scenario.heading, 3), f"{scenario.name}, step {number + 1}"
-    outside = [f for f in page(file).fences if not any(f in one.fences for one in page(file).scenarios)]
-    assert not [step.command for fence in outside for step in fence.steps if "--yes" in step.command.split()]
+        for one in scenario.fences:
+            for number, step in enumerate(one.steps):
+                looks = [before.command for before in one.steps[:number] if not CHANGES.search(before.command)]
+                assert not (step.answers and looks), f"{scenario.name}: {looks} is pasted together with what follows it"
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_who_only_looks_changes_nothing(file: str) -> None:
+    changing = [
+        f"{file}:{step.line}: {step.command}"
+        for fence in page(file).fences
+        if fence.kind in ("symptom", "diagnose")
+        for step in fence.steps
+        if CHANGES.search(step.command)
+    ]
+    assert not changing
+
+
+SAYS_NOTHING = (
+    "bash: line 1: bin/offload: No such file or directory",
+    'Traceback (most recent call last):\n  File "x.py", line 1, in <module>\nValueError: k2.silver_trades',
+    "OFL-999 [k2.silver_trades] something is wrong\ncause: k2.silver_trades\nnext:  bin/offload stack status",
+)
+"""What a command prints that does not work, or is refused for a reason that no page can know."""
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_what_a_command_prints_is_told_from_its_failure(file: str) -> None:
+    found = [
+        f"{file}:{step.line}: {step.command}"
+        for step in page(file).commands
+        # it says with its exit code that it went well, and `resolve` looks at that
+        if step.expected and any(step.matches(failure) for failure in SAYS_NOTHING)
+    ]
+    assert not found
+    silent = [f"{step.line}: {step.command}" for step in page(file).commands if not step.expected]
+    assert all(" rm " in one or "sed -i" in one for one in silent), silent
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_after_an_incident_the_data_is_proved(file: str) -> None:
+    for step in page(file).commands:
+        if re.search(r"bin/offload verify\b", step.command):
+            assert "equal by both readers" in step.expected or "differ" in step.expected, f"{file}:{step.line}"
 
 
 def test_the_index_leads_to_every_page_and_scenario() -> None:
@@ -287,6 +361,59 @@ def test_the_decision_tree_leads_from_every_alert_to_every_scenario() -> None:
         short = name.removeprefix("IcebergOffload")
         stem = re.sub(r"(Critical|Warning|Elevated|Fast|Slow)$", "", short)
         assert short in named or f"{stem}…" in named, f"{name} is no answer to the first question"
+
+
+@pytest.mark.parametrize("scenario", all_scenarios(), ids=lambda one: one.name)
+def test_the_tree_leads_from_the_alert_to_its_scenario_by_true_answers(scenario: Scenario) -> None:
+    """The first answer names the alert, and the last one something that the diagnosis of the scenario looks at."""
+    tree = decision_tree.read()
+    assert tree is not None
+    here = decision_tree.ROOT
+    for name in scenario.tree:
+        ways = [one for one in tree.questions[here].answers if one.to == name]
+        assert ways, f"no answer of {here} leads to {name}"
+        if here == decision_tree.ROOT:
+            assert any(names_alert(one.text, scenario.alert) for one in ways), f"{ways} does not name {scenario.alert}"
+        here = name
+    leaves = {name for name, one in tree.leaves.items() if one.path == f"{scenario.page}#{scenario.anchor}"}
+    last = [f"{tree.questions[here].text} {one.text}" for one in tree.questions[here].answers if one.to in leaves]
+    assert last, f"no answer of {here} leads to {scenario.heading}"
+    shown = " ".join(f"{step.command} {step.expected}" for step in scenario.steps("diagnose"))
+    short = scenario.alert.removeprefix("IcebergOffload")
+    seen = words(
+        f"{shown} {short} {re.sub(r'(?<=[a-z])(?=[A-Z])', ' ', short)} {' '.join(dict(scenario.labels).values())}"
+    )
+    assert any(words(text) & seen for text in last), f"{last} says nothing of what the diagnosis looks at: {shown}"
+
+
+def names_alert(text: str, alert: str) -> bool:
+    short = alert.removeprefix("IcebergOffload")
+    return short in text or f"{re.sub(r'(Critical|Warning|Elevated|Fast|Slow)$', '', short)}…" in text
+
+
+def words(text: str) -> set[str]:
+    return {one.lower() for one in re.findall(r"[A-Za-z_]{4,}|\d{3}", text)} - {"offload", "silver_trades", "airflow"}
+
+
+@pytest.mark.parametrize("scenario", all_scenarios(), ids=lambda one: one.name)
+def test_the_page_of_the_alert_leads_to_the_scenario(scenario: Scenario) -> None:
+    file, _, _ = reader.of_alert(scenario.alert).partition("#")
+    if file != scenario.page:
+        links = set(LINK.findall(plain(file)))
+        near = {f"{scenario.page}#{scenario.anchor}", f"{scenario.page}#diagnosis", scenario.page}
+        assert links & near, f"{file} leads nobody to {scenario.page}#{scenario.anchor}"
+
+
+def test_the_times_of_the_index_are_those_of_the_pages() -> None:
+    summary, targets = section(INDEX, "All runbooks").splitlines(), section(INDEX, "MTTR targets").splitlines()
+    for file in RUNBOOK_FILES:
+        (own,) = re.findall(r"^\| MTTR \| best (\d+) min, typical (\d+) min, worst (\d+) min", page(file).text, re.M)
+        (row,) = (row for row in summary if f"]({file})" in row)
+        assert " / ".join(own) in row, f"{file}: {own}, the index says {row}"
+        (row,) = (row for row in targets if f"]({file})" in row)
+        assert re.findall(r"(\d+) min", row) == list(own), row
+        worst = max(one.mttr[2] for one in page(file).scenarios)
+        assert worst <= int(own[2]), f"{file}: a scenario takes {worst} min at worst, the page says {own[2]}"
 
 
 def reachable(start: str, edges: list[tuple[str, str]]) -> set[str]:

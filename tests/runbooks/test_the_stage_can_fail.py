@@ -1,4 +1,4 @@
-"""On the real stage and a real page: a broken command, a deleted rule, swapped diagnoses. Each turns the exercise red.
+"""On the real stage and real pages: a broken command, a deleted rule, swapped diagnoses, no resolution. Each is red.
 
 tests/integration/test_runbook_harness.py has the same and more on a small server of its own, within seconds.
 """
@@ -22,6 +22,7 @@ from local.runbooks.exercise import AS_THE_STAGE, NotAsWrittenError, exercise
 from local.runbooks.faults import FAULTS
 from local.runbooks.faults.common import pid_of
 from local.runbooks.pages import Fence, Scenario, Step, scenarios
+from local.runbooks.proof import UnprovenError
 from local.runbooks.stage import Stage
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.long]
@@ -85,6 +86,17 @@ def test_a_deleted_rule_is_red(stage: Stage, tmp_path: Path) -> None:
         pytest.raises(watch.LateError, match=rf"not within 60 s: {ONE.alert} of {ONE.name}"),
     ):
         play(stage, ONE)
+
+
+@pytest.mark.parametrize("scenario", BY_NAME.values(), ids=BY_NAME)
+def test_a_resolution_that_does_nothing_is_red(stage: Stage, scenario: Scenario) -> None:
+    """Nothing heals by itself within the time that a page's own commands need: what repairs it is the page."""
+    nothing = with_steps(scenario, "resolve", (Step("true", "", 1),))
+    limits = replace(AS_THE_STAGE, clear_s=75)
+    with pytest.raises((NotAsWrittenError, watch.LateError, UnprovenError)) as red:
+        exercise(nothing, FAULTS[scenario.fault](stage), stage.prove_data, limits, one_more_run=stage.one_more_run)
+    late = "verify, after 75 s", f"{scenario.alert} clears after", "the fault is still there"
+    assert any(one in str(red.value) for one in late), f"it was red for another reason: {red.value}"
 
 
 def test_swapped_diagnoses_are_red(stage: Stage) -> None:

@@ -178,7 +178,10 @@ def errors_(json: Json = False) -> None:
 @app.command()
 def connections(
     table: TableArgument,
-    reset: Annotated[bool, typer.Option("--reset", help="Give Airflow's the command line's addresses.")] = False,
+    reset: Annotated[
+        str | None,
+        typer.Option("--reset", metavar="CONNECTION", help="Give this one of Airflow's the command line's address."),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     json: Json = False,
 ) -> None:
@@ -190,6 +193,9 @@ def connections(
 
     settings, spec = load(), the_spec(load(), table)
     wanted = used_here(settings, spec)
+    if reset is not None and reset not in {one.connection for one in wanted}:
+        known = ", ".join(one.connection for one in wanted)
+        raise typer.BadParameter(f"{reset!r} is no connection of {table}; there are {known}", param_hint="--reset")
     with _session() as airflow:
         found = {one.connection: airflow.connection(one.connection) for one in wanted}
         rows = [one.beside(found[one.connection]) for one in wanted]
@@ -201,8 +207,8 @@ def connections(
             out.print(shown)
 
         show(rows, render)
-        movable = [(one, row) for one, row in zip(wanted, rows, strict=True) if row.movable]
-        if not reset or not movable:
+        movable = [(one, row) for one, row in zip(wanted, rows, strict=True) if row.movable and row.connection == reset]
+        if not movable:
             return
         if not yes:
             typer.confirm(f"Change {', '.join(row.connection for _, row in movable)} in Airflow?", abort=True)

@@ -14,10 +14,11 @@ from include.offload.cli.console import Json, grid, instant, note, number, out, 
 from include.offload.settings import home
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from include.offload.context import Context
     from include.offload.ledger.backup import Backup
+    from include.offload.ledger.history import PastPlan
     from include.offload.settings import Settings
     from include.offload.spec.model import TableSpec
 
@@ -28,13 +29,25 @@ HISTORY_NUMBERS = ("generation", "windows", "rows")
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
-def _recover(table: str, act: Callable[[Context, TableSpec], object], question: str = "", warning: str = "") -> None:
-    """Do what was asked, after a yes to the question if there is one, and show what came of it."""
+def _recover(
+    table: str,
+    act: Callable[[Context, TableSpec], object],
+    question: str = "",
+    warning: str = "",
+    *,
+    keeps: bool = False,
+) -> None:
+    """Do what was asked, after a yes to the question if there is one, and show what came of it.
+
+    keeps: with a backup of the ledger first.
+    """
     settings = load()
     spec = the_spec(settings, table)
     if question:
         note(warning)
         typer.confirm(question, abort=True)
+    if keeps:
+        note(f"kept the ledger as it is: {_back_up(settings, None)}")
     with opened(settings) as ctx:
         done = act(ctx, spec)
     show(done, lambda: out.print(str(done), markup=False, soft_wrap=True))
@@ -58,6 +71,7 @@ def forget(table: TableArgument, yes: Yes = False, json: Json = False) -> None:
         recovery.forget,
         question="" if yes else f"Forget what was shipped of {table}?",
         warning="What was shipped and has expired in ClickHouse since is gone with the Iceberg table.",
+        keeps=True,
     )
 
 
@@ -81,8 +95,20 @@ def history(
             numbers = (number(p.windows), number(p.rows))
             shown.add_row(made, str(p.generation), p.status, *numbers, instant(p.watermark_us), escape(p.run_id))
         out.print(shown)
+        for text in _back(found):
+            out.print(text, markup=False, soft_wrap=True)
 
     show({"table": table, "plans": found}, render)
+
+
+def _back(found: Sequence[PastPlan]) -> list[str]:
+    """One line for each plan, of those that landed, whose watermark is before that of the one before it."""
+    landed = [(p.run_id, p.watermark_us) for p in found if p.status == "committed" and p.watermark_us is not None]
+    return [
+        f"the watermark went back with {run_id}, from {instant(before)} to {instant(now)}"
+        for (run_id, now), (_, before) in zip(landed, landed[1:], strict=False)
+        if now < before
+    ]
 
 
 @app.command()
@@ -95,6 +121,22 @@ def upgrade(json: Json = False) -> None:
     migrate.upgrade(settings.ledger())
     migrate.check_whole(settings.ledger())
     show({"revision": SCHEMA_REVISION}, lambda: out.print(f"the ledger is at revision {SCHEMA_REVISION}"))
+
+
+@app.command()
+def check(json: Json = False) -> None:
+    """Look whether the ledger's schema is that of this code (OFL-502) and no table is missing (OFL-507)."""
+    from include.offload.ledger import migrate
+    from include.offload.ledger.store import SCHEMA_REVISION, Ledger
+
+    uri = load().ledger()
+    ledger = Ledger(uri)
+    try:
+        ledger.check_schema()
+    finally:
+        ledger.close()
+    migrate.check_whole(uri)
+    show({"revision": SCHEMA_REVISION}, lambda: out.print(f"the ledger is whole, at revision {SCHEMA_REVISION}"))
 
 
 @app.command()
@@ -196,6 +238,7 @@ def take_over(table: TableArgument, yes: Yes = False, json: Json = False) -> Non
         recovery.take_over,
         question="" if yes else f"Take over the Iceberg table of {table}?",
         warning="Stop the other pipeline first: its next commit is refused, ours begins at the marker it left.",
+        keeps=True,
     )
 
 

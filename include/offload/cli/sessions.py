@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 
 def sessions(
     end: Annotated[bool, typer.Option("--end", help="End those that are idle in a transaction.")] = False,
+    idle: Annotated[float, typer.Option(min=0, help="Of these, those that have been so for so many seconds.")] = 30,
     yes: Yes = False,
     json: Json = False,
 ) -> None:
     """Show which sessions of PostgreSQL others wait for, and end them: what they had not committed is undone.
 
-    Exit code 1 when --end leaves one that holds others up: it works, or another user owns it.
+    Exit code 1 when --end leaves one that holds others up: it works, has just been idle, or another user owns it.
     """
     from include.offload.ledger import sessions as held
     from include.offload.ledger.store import Ledger
@@ -34,17 +35,17 @@ def sessions(
     try:
         found = held.blockers(ledger)
         show(found, lambda: _print_sessions(found))
-        idle = [one for one in found if one.idle and one.ours]
+        ended = [one for one in found if one.ours and one.idle_s is not None and one.idle_s >= idle]
         if not end:
             return
-        if idle and not yes:
-            typer.confirm(f"End {', '.join(str(one.pid) for one in idle)}?", abort=True)
-        for one in idle:
+        if ended and not yes:
+            typer.confirm(f"End {', '.join(str(one.pid) for one in ended)}?", abort=True)
+        for one in ended:
             note(f"session {one.pid} {'is ended' if held.end(ledger, one.pid) else 'had gone already'}")
     finally:
         ledger.close()
-    if len(idle) < len(found):
-        note("left: a session that works, or that another user owns; its owner ends it")
+    if len(ended) < len(found):
+        note("left: a session that works or was busy a moment ago, or that another user owns; its owner ends it")
         raise typer.Exit(1)
 
 
