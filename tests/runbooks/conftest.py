@@ -33,6 +33,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not config.getoption("--record", default=False):
         return
     done = [item for item in items if (mark := item.get_closest_marker("exercise")) and record.done(*mark.args)]
+    # as long as all exercises together; make test-all runs them
+    done += [item for item in items if item.get_closest_marker("needed")]
     if done:
         config.hook.pytest_deselected(items=done)
         items[:] = [item for item in items if item not in done]

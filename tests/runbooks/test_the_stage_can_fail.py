@@ -88,6 +88,7 @@ def test_a_deleted_rule_is_red(stage: Stage, tmp_path: Path) -> None:
         play(stage, ONE)
 
 
+@pytest.mark.needed
 @pytest.mark.parametrize("scenario", BY_NAME.values(), ids=BY_NAME)
 def test_a_resolution_that_does_nothing_is_red(stage: Stage, scenario: Scenario) -> None:
     """Nothing heals by itself within the time that a page's own commands need: what repairs it is the page."""
