@@ -79,6 +79,12 @@ def _summary(
         f" ran and printed what the page says: {sum(entry.steps for entry in every)},"
         f" in {sum(entry.commands for entry in every)} calls.",
     ]
+    named = {name for page in found for name in page.headings if name.startswith("IcebergOffload")}
+    if quiet := sorted(named - {one.alert for one, _ in scenarios}):
+        told.append(
+            f"- Alerts that no exercise makes fire, {len(quiet)} of {len(named)}: {', '.join(f'`{one}`' for one in quiet)}."
+            " Their rules are tried by promtool, the words of their headings by nobody."
+        )
     if green:
         share = within / len(scenarios)
         told.append(

@@ -58,8 +58,9 @@ def rows_within(stage: Stage, seconds: int) -> int:
 def spec_again(stage: Stage) -> None:
     """The stage's own spec, and nothing beside it."""
     write_spec(stage.tables)
-    # what `sed -i.before` kept
-    stage.spec_file.with_name(f"{stage.spec_file.name}.before").unlink(missing_ok=True)
+    # what `sed -i.before-…` kept
+    for kept in stage.spec_file.parent.glob(f"{stage.spec_file.name}.before*"):
+        kept.unlink()
 
 
 def pause(stage: Stage, paused: bool) -> None:
