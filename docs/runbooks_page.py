@@ -82,8 +82,8 @@ def _summary(
     named = {name for page in found for name in page.headings if name.startswith("IcebergOffload")}
     if quiet := sorted(named - {one.alert for one, _ in scenarios}):
         told.append(
-            f"- Alerts that no exercise makes fire, {len(quiet)} of {len(named)}: {', '.join(f'`{one}`' for one in quiet)}."
-            " Their rules are tried by promtool, the words of their headings by nobody."
+            f"- Alerts that no exercise makes fire, {len(quiet)} of {len(named)}:"
+            f" {', '.join(f'`{one}`' for one in quiet)}. Their rules are tried by promtool, their headings' words by nobody."
         )
     if green:
         share = within / len(scenarios)
