@@ -83,7 +83,7 @@ def _summary(
     if quiet := sorted(named - {one.alert for one, _ in scenarios}):
         told.append(
             f"- Alerts that no exercise makes fire, {len(quiet)} of {len(named)}:"
-            f" {', '.join(f'`{one}`' for one in quiet)}. Their rules are tried by promtool, their headings' words by nobody."
+            f" {', '.join(f'`{one}`' for one in quiet)}. promtool tries their rules, nobody their headings' words."
         )
     if green:
         share = within / len(scenarios)
