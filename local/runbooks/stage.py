@@ -22,6 +22,7 @@ from include.offload.verify import verify
 from local import k2, secrets
 from local.paths import ROOT
 from local.ports import HOST, port
+from local.runbooks import watch
 from local.runbooks.proof import insist
 from local.stack import Stack
 
@@ -41,6 +42,10 @@ FAST = {
 }
 """What differs from the table's own spec in dags/tables."""
 DAGS_LIMIT_S = 120.0
+SETTLED_S = 300.0
+"""Several runs, on a machine that is busy with something else."""
+OVER = ("success", "failed")
+"""The states of a run that has ended."""
 
 
 @dataclass
@@ -73,6 +78,44 @@ class Stage:
             if began >= since and began + timedelta(seconds=run.seconds) >= after:
                 return True
         return None if self.airflow.dags()[DAG] else False
+
+    def settle(self) -> None:
+        """Waits until what a page before left under way is over: its runs have ended, and the last one ended well.
+
+        A run that stood between two tasks while its page paused the DAG is refused when it goes on (OFL-402): that is
+        right, and no fault of the next scenario. Raises LateError.
+        """
+        before = {run.run_id for run in self.airflow.runs(DAG, 5) if run.state not in OVER}
+
+        def over() -> bool:
+            runs = self.airflow.runs(DAG, 5)
+            ended = [run for run in runs if run.state in OVER]
+            return not before & {run.run_id for run in runs if run.state not in OVER} and (
+                not ended or ended[0].state == "success"
+            )
+
+        watch.until(over, SETTLED_S, "an end of the runs of before, and a run that ends well")
+
+    def pause_between_runs(self) -> None:
+        """Pause the DAG while no run is under way: one that stands between two tasks would go on, and fail, later.
+
+        Raises LateError.
+        """
+
+        def paused() -> bool:
+            if self.under_way():
+                return False
+            self.airflow.pause(DAG, True)
+            if not self.under_way():
+                return True
+            self.airflow.pause(DAG, False)
+            return False
+
+        watch.until(paused, SETTLED_S, "a moment between two runs", every_s=0.2)
+
+    def under_way(self) -> bool:
+        """Whether a run has begun and not ended."""
+        return any(run.state not in OVER for run in self.airflow.runs(DAG, 3))
 
     def secret(self, name: str) -> str:
         return secrets.read(self.stack.home, name)

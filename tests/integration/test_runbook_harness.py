@@ -282,6 +282,23 @@ def test_an_alert_of_past_runs_is_watched_until_one_more_run_has_ended(
         )
 
 
+@pytest.mark.parametrize("pauses", [True, False])
+def test_only_a_page_that_pauses_may_leave_a_refused_run_behind(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, pauses: bool
+) -> None:
+    """Its alert comes with the repair and ends by itself; where nothing was paused it is another fault."""
+    monkeypatch.setattr("local.runbooks.exercise.REFUSED", frozenset({"Other"}))
+    up = 'up{job="victim"}'
+    refused = DOWN | {"alert": "Other", "expr": f"{up} == 1 and min_over_time({up}[15s]) == 0"}
+    scene.prometheus.reload(DOWN, refused, WATCHDOG)
+    scenario = scene.write((" start\nstarted", f" start {'# dag pause' if pauses else ''}\nstarted"))["stopped"]
+    if pauses:
+        assert scene.play(scenario).steps == 3
+    else:
+        with pytest.raises(UnprovenError, match="Other fires and should be silent"):
+            scene.play(scenario)
+
+
 @pytest.mark.parametrize("typed", ["y", "n"])
 def test_a_question_gets_the_answer_that_the_page_gives(scene: Scene, typed: str) -> None:
     asks = " ask-and-start\nStart it? [y/N]: " + typed + "\nstarted"

@@ -95,6 +95,7 @@ def _until_it_prints(step: Step, result: Result) -> None:
 
 
 def played(stage: Stage, scenario: Scenario) -> Result:
+    stage.settle()
     return exercise(scenario, FAULTS[scenario.fault](stage), stage.prove_data, one_more_run=stage.one_more_run)
 
 

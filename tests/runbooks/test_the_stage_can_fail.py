@@ -94,6 +94,7 @@ def test_a_resolution_that_does_nothing_is_red(stage: Stage, scenario: Scenario)
     """Nothing heals by itself within the time that a page's own commands need: what repairs it is the page."""
     nothing = with_steps(scenario, "resolve", (Step("true", "", 1),))
     limits = replace(AS_THE_STAGE, clear_s=75)
+    stage.settle()
     with pytest.raises((NotAsWrittenError, watch.LateError, UnprovenError)) as red:
         exercise(nothing, FAULTS[scenario.fault](stage), stage.prove_data, limits, one_more_run=stage.one_more_run)
     late = "verify, after 75 s", f"{scenario.alert} clears after", "the fault is still there"

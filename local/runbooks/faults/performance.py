@@ -18,7 +18,7 @@ from local.runbooks.faults.common import fault, pid_of
 from local.runbooks.faults.spikes import busiest_window, pour, spec_again
 from local.runbooks.proof import insist
 from local.runbooks.slow_road import SlowRoad
-from local.runbooks.stage import DAG, FAST, Stage, write_spec
+from local.runbooks.stage import FAST, Stage, write_spec
 
 CYCLE = {"alerts": {**FAST["alerts"], "cycle": "50s"}}  # type: ignore[dict-item]
 """The table's own limit while its cycles are made slow: well above a healthy one, well below the fault's."""
@@ -32,7 +32,7 @@ NOTHING_MORE = 1_024
 STOPPED_S, RUNS_S = 2.0, 0.04
 DELAY_S = 2.5
 """Each answer of ClickHouse comes so much later; a ping may take 5 s."""
-BETWEEN_S = 150.0
+BETWEEN_S = 300.0
 SLOW_S = 1.0
 """A ping of ClickHouse takes milliseconds on a machine that is well."""
 PING_S = 30.0
@@ -124,10 +124,6 @@ def _ping_s(at: int) -> float:
     return time.monotonic() - began
 
 
-def _under_way(stage: Stage) -> bool:
-    return any(run.state not in ("success", "failed") for run in stage.airflow.runs(DAG, 3))
-
-
 def _children(pid: int) -> list[psutil.Process]:
     try:
         return psutil.Process(pid).children(recursive=True)
@@ -162,7 +158,7 @@ def slow_road_to_clickhouse(stage: Stage) -> Fault:
         write_spec(stage.tables, **CYCLE)
         roads.append(SlowRoad(port("CLICKHOUSE"), DELAY_S))
         # a plan keeps to the address that it was made at: one that is under way would fail, not be slow
-        watch.until(lambda: not _under_way(stage), BETWEEN_S, "a moment between two runs", every_s=0.2)
+        watch.until(lambda: not stage.under_way(), BETWEEN_S, "a moment between two runs", every_s=0.2)
         lead(roads[0].port)
 
     def undo() -> None:
