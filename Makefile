@@ -56,8 +56,8 @@ down: ## Stop all servers; the data stays
 PYTEST := $(AIRFLOW)/python -m pytest
 
 .PHONY: test
-test: setup $(DONE)/chromium ## Run the tests (ARGS='-k name' passes options on)
-	@$(PYTEST) -m "not long" $(ARGS)
+test: setup $(DONE)/chromium ## Run the tests (ARGS='-k name' passes options on; WORKERS=0: one after the other)
+	@$(PYTEST) -m "not long" -n $(or $(WORKERS),2) --dist loadscope --no-loadscope-reorder $(ARGS)
 
 .PHONY: test-all
 test-all: setup $(DONE)/chromium ## All tests, the long ones too, with many more generated examples
