@@ -99,7 +99,7 @@ def a_stage_s(home: Path) -> Path:
     return home
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def stages(request: pytest.FixtureRequest) -> Iterator[Stages]:
     kept = os.environ.get("OFFLOAD_KEEP_STAGE")
     home = a_stage_s(Path(kept or tempfile.mkdtemp(prefix="offload-runbooks-")))

@@ -176,7 +176,7 @@ def _remembered(row: RowMapping) -> Remembered:
     )
 
 
-_CHAIN = text("SELECT plan_id, generation FROM offload.watermarks WHERE table_id = :id FOR UPDATE")
+_CHAIN = text("SELECT plan_id, generation FROM offload.watermarks WHERE table_id = :id")
 
 
 def save(
@@ -198,6 +198,8 @@ def save(
     unshipped: rows that expired before they were shipped, as `findings.lose`.
     """
     with ledger.begin() as c:
+        # who promotes a plan waits here, or is waited for; the watermark's row is left to those who move it
+        c.execute(text("SELECT FROM offload.tables WHERE table_id = :id FOR NO KEY UPDATE"), {"id": head.table_id})
         now = c.execute(_CHAIN, {"id": head.table_id}).one()
         document = c.execute(text(_LOAD + " FOR UPDATE"), {"id": head.table_id}).scalar_one_or_none()
         stored = None if document is None else _LOOK.validate_python(document, strict=False)

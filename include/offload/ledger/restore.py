@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from include.offload.ledger.accounting import Entry
 from include.offload.ledger.store import Head, Landed, Ledger
@@ -33,6 +33,7 @@ def restore(ledger: Ledger, head: Head, plan: Plan, entries: Sequence[Entry], fi
     """
     rows = sum(e.shipped.rows for e in entries if e.shipped)
     with ledger.begin(plan.table) as c:
+        _lock(c, head)
         c.execute(text("DELETE FROM offload.windows WHERE table_id = :id"), {"id": head.table_id})
         if entries:
             c.execute(
@@ -85,12 +86,19 @@ def restore(ledger: Ledger, head: Head, plan: Plan, entries: Sequence[Entry], fi
         )
 
 
+def _lock(c: Connection, head: Head) -> None:
+    """In the order in which others lock them, so that nobody waits for the other."""
+    c.execute(text("SELECT FROM offload.watermarks WHERE table_id = :id FOR UPDATE"), {"id": head.table_id})
+    c.execute(text("SELECT FROM offload.tables WHERE table_id = :id FOR NO KEY UPDATE"), {"id": head.table_id})
+
+
 def forget(ledger: Ledger, head: Head, generation: int) -> None:
     """Start a table anew: no windows, no watermark, no origin, open plans closed; the history of plans stays.
 
     generation: where the chain goes on, above everything that a forgotten job may still carry.
     """
     with ledger.begin() as c:
+        _lock(c, head)
         for table in ("windows", "looks"):
             c.execute(text(f"DELETE FROM offload.{table} WHERE table_id = :id"), {"id": head.table_id})
         c.execute(text("DELETE FROM offload.findings WHERE table_id = :id AND kind <> 'lost'"), {"id": head.table_id})

@@ -487,7 +487,7 @@ class Ledger:
 
 _LOST_SINCE = text(
     "SELECT coalesce(p.created_at <= t.lost_at, false) FROM offload.plans p JOIN offload.tables t USING (table_id)"
-    " WHERE p.plan_id = :id"
+    " WHERE p.plan_id = :id FOR SHARE OF t"
 )
 _HEAD_COLUMNS = (
     "SELECT t.table_id, t.origin_us, w.watermark, w.generation, w.plan_id, w.target_uuid, w.snapshot_id,"
