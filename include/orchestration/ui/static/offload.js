@@ -261,7 +261,8 @@
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (!plot || !step) return;
     event.preventDefault();
-    place(plot, Number(plot.dataset.at ?? readings.length) + step);
+    // nothing read yet: the first press goes to the newest
+    place(plot, Number(plot.dataset.at ?? Infinity) + step);
   });
 
   const ready = () => {
