@@ -68,7 +68,10 @@ def ship(ctx: Context, plan_id: uuid.UUID, run_tasks: RunTasks, ready: Callable[
         raise OffloadError(PLAN_SUPERSEDED, f"the ledger holds plan {plan_id} as superseded", table=plan.table)
     table = find_table(ctx.catalog, plan.target.identifier, plan.table)
     if table is None and plan.target.uuid is None:
-        table = create_table(ctx.catalog, spec, plan.projection)
+        # some catalogs let two creations at once both succeed, and the first would find its table replaced
+        with ctx.ledger.alone(plan.table):
+            table = find_table(ctx.catalog, plan.target.identifier, plan.table)
+            table = table or create_table(ctx.catalog, spec, plan.projection)
     if table is None:
         raise OffloadError(
             PLAN_SUPERSEDED, f"the table {plan.target.uuid} that it was planned for is gone", table=plan.table

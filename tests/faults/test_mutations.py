@@ -24,6 +24,8 @@ pytestmark = pytest.mark.timeout(300)
 
 COPIED = ("include", "tests")
 LEFT_OUT = (".git", ".run", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis", ".import_linter_cache")
+BETWEEN = "tests/faults/test_between_slices.py"
+EXPIRY = "tests/integration/test_domain_expiry.py"
 PROTOCOL = "tests/integration/test_domain_protocol.py"
 RUNS = "tests/integration/test_domain_runs.py"
 SHAPES = "tests/integration/test_domain_shapes.py"
@@ -62,7 +64,22 @@ MUTATIONS = {
             Patch("job.py", "changed = changed_windows(ctx, spec, plan, done, pending)", "changed: set[int] = set()"),
             Patch("lake/commit.py", "if size != file.file_size_in_bytes:", "if False:"),
         ),
-        (f"{RUNS}::test_rows_deleted_while_they_are_read_again_do_not_erase_history",),
+        (
+            f"{RUNS}::test_rows_deleted_while_they_are_read_again_do_not_erase_history",
+            f"{BETWEEN}::test_rule_12_a_window_that_changes_between_its_slices_stays_pending",
+        ),
+    ),
+    "look-back": Mutation(
+        (
+            Patch("ledger/store.py", 'if c.execute(_LOST_SINCE, {"id": plan.plan_id}).scalar_one():', "if False:"),
+            Patch("ledger/looks.py", " or _compared(stored) != _compared(before)", ""),
+            Patch("job.py", "outcome = with_expiries(client, spec, source, plan, outcome)", "pass"),
+        ),
+        (
+            f"{EXPIRY}::test_rule_18_a_plan_that_lands_after_a_loss_was_seen_is_protected",
+            f"{EXPIRY}::test_rule_18_a_look_that_another_run_passed_is_taken_again",
+            f"{EXPIRY}::test_rule_18_a_row_that_came_between_plan_and_read_is_asked_when_it_expires",
+        ),
     ),
     "compare-and-swap of the commit": Mutation(
         (Patch("lake/commit.py", "AssertRefSnapshotId(ref=MAIN_BRANCH, snapshot_id=head),", ""),),

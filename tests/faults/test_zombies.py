@@ -23,6 +23,7 @@ from include.offload.errors import (
     OffloadError,
 )
 from include.offload.recovery import accept_source, take_over
+from tests.support.airflow_driver import poll
 from tests.support.domain import DDL, DomainTable, MakeDomainTable, RunTasks, afterwards, meanwhile
 from tests.support.ledgers import MakeLedger, check_end, with_ledger
 from tests.support.one_step import ended, kill, one_step, start_step
@@ -58,11 +59,7 @@ each_state = pytest.mark.parametrize("prepare", [fresh, changed], ids=["first pl
 def test_two_processes_with_one_plan_land_it_once(
     table: MakeDomainTable, proxy: CatalogProxy, tmp_path: Path, prepare: Callable[[DomainTable], DomainTable]
 ) -> None:
-    """Rule 14: both have written their files and sent their commit before either of them lands.
-
-    Not both at once from the start: this catalog lets two creations of one table both succeed, and the first would find
-    its table replaced.
-    """
+    """Rule 14: both have written their files and sent their commit before either of them lands."""
     t = prepare(table())
     before = len(t.snapshots()) if t.exists() else 0
     plan = t.check().plan.plan_id
@@ -76,6 +73,28 @@ def test_two_processes_with_one_plan_land_it_once(
     assert [ended(job) for job in jobs] == [0, 0], "to have landed is a success for both (rule 17)"
     assert t.watermark(plan).emitted
     assert len(t.snapshots()) == before + 1
+    assert t.lake_ids() == t.source_ids()
+
+
+def test_two_processes_with_a_first_plan_make_one_table(
+    table: MakeDomainTable, proxy: CatalogProxy, tmp_path: Path
+) -> None:
+    """This catalog lets two creations of one table at once both succeed: the second job waits for the first."""
+    t = fresh(table())
+    plan = t.check().plan.plan_id
+    creation = Held(sent_first=False)
+    proxy.meets = lambda r: r.method == "POST" and r.path.endswith("/tables")
+    proxy.fault = creation
+    jobs = [start_step(tmp_path, "ship", str(plan), **proxy.catalog_environment())]
+    creation.wait()
+    jobs.append(start_step(tmp_path, "ship", str(plan), **proxy.catalog_environment()))
+    waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    poll(lambda: t.domain.ledger(waiting) == [(1,)], 30, "the second job waits")
+    assert [a.status for a in creation.release()] == [200]
+    assert [ended(job) for job in jobs] == [0, 0]
+    assert len(proxy.met) == 1
+    assert t.watermark(plan).emitted
+    assert len(t.snapshots()) == 1
     assert t.lake_ids() == t.source_ids()
 
 

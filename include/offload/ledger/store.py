@@ -35,6 +35,10 @@ from include.offload.trust import is_untrusted
 from include.offload.windows import Grid, Span, from_us, gapless_end, to_us
 
 CONNECT_TIMEOUT_S = 5
+ALONE_S = 60
+"""How long a job waits for another that makes the Iceberg table, seconds: a creation is one request."""
+ALONE_KEY = 0x0FF10AD
+"""The first key of our advisory locks, which the ledger's database may share with others; the second is `table_id`."""
 SCHEMA_REVISION = "0004"
 """The migration that this code expects; a test holds it against include/offload/ledger/migrations."""
 
@@ -148,6 +152,20 @@ class Ledger:
         """The UUID that this ledger signs its commits with."""
         with self.begin() as c:
             return uuid.UUID(str(c.execute(text("SELECT pipeline_id FROM offload.pipeline")).scalar_one()))
+
+    @contextmanager
+    def alone(self, table: str) -> Iterator[None]:
+        """Of all processes with this ledger only one at a time is in here for a table; others wait up to a minute.
+
+        Raises OFL-501 when that is over.
+        """
+        with self.begin(table) as c:
+            c.execute(text(f"SET LOCAL lock_timeout = '{ALONE_S}s'"))
+            c.execute(
+                text("SELECT pg_advisory_xact_lock(:key, table_id) FROM offload.tables WHERE identity = :identity"),
+                {"key": ALONE_KEY, "identity": table},
+            )
+            yield
 
     # tables -------------------------------------------------------------------------------------------------------
 
