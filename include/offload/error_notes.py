@@ -74,6 +74,11 @@ NOTES: dict[str, str] = {
         Somebody added, dropped or changed a column between planning and the end of reading. Rows that came in between
         may hold values that this plan does not read, so it commits nothing. No row is lost; the next plan reads them
         all.""",
+    "OFL-213": """
+        `bin/offload view TABLE --apply` runs as the user of `OFFLOAD_CLICKHOUSE_VIEW_URI`, never as the offload's own,
+        which may only read. It may create a view, but lacks a grant, or ClickHouse has no database of the engine
+        DataLakeCatalog under the name that the view reads. How to make both is in
+        [howto-query-hot-and-cold.md](howto-query-hot-and-cold.md). An older view stays as it was, and stays exact.""",
     "OFL-301": """
         Neither planning nor committing is possible; nothing is lost. A commit request that was already sent counts as
         unknown (OFL-404), and the next try looks before it writes.""",

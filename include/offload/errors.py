@@ -107,6 +107,12 @@ SOURCE_COLUMNS_CHANGED = _kind(
     "the columns of the source changed while they were read",
     hint="nothing was committed; clear check_extent, or wait: the next run plans with the new columns",
 )
+VIEW_REFUSED = _kind(
+    "OFL-213",
+    "ClickHouse refuses to create the view",
+    command="bin/offload view {table}",
+    hint="prints the statement and the grants; have an administrator grant them, or run the statement",
+)
 # 3xx: the target, Iceberg and its catalog
 CATALOG_UNREACHABLE = _kind(
     "OFL-301", "the Iceberg catalog or its store does not answer", command="bin/offload stack status", retry=True

@@ -31,6 +31,7 @@ class Settings(BaseSettings):
     clickhouse_uri: `http[s]://user:password@host:port/[?ca_cert=…]` or several, comma-separated, one a replica.
     clickhouse_guard_uri: the same servers with a user that may do nothing but `SYSTEM TTL MERGES`; only tables with
     `ttl_guard: stop` need it.
+    clickhouse_view_uri: the same servers with a user that may create views; only `bin/offload view --apply` needs it.
     airflow_url, metrics_url, prometheus_url, alertmanager_url: `http[s]://[user:password@]host:port`, asked by `health`
     and `alerts`; empty or missing: there is none. metrics_url is that of statsd_exporter.
     ledger_uri: `postgresql://user:password@host:port/offload[?sslmode=verify-full&sslrootcert=…]`.
@@ -52,6 +53,7 @@ class Settings(BaseSettings):
     tables: Path = ROOT / "dags" / "tables"
     env: str | None = Field(default=None, description="name of the spec overlay")
     clickhouse_guard_uri: SecretStr | None = None
+    clickhouse_view_uri: SecretStr | None = None
     survey_every_s: int = Field(
         default=3600, ge=0, description="how often windows older than the horizon are counted, seconds"
     )
@@ -81,6 +83,10 @@ class Settings(BaseSettings):
     def guard_uris(self) -> tuple[str, ...]:
         """One URI a replica, of a user that may stop and start TTL merges. Raises OFL-102 when none is configured."""
         return tuple(u.strip() for u in self._require("clickhouse_guard_uri").split(",") if u.strip())
+
+    def view_uris(self) -> tuple[str, ...]:
+        """One URI a replica, of a user that may create views. Raises OFL-102 when none is configured."""
+        return tuple(u.strip() for u in self._require("clickhouse_view_uri").split(",") if u.strip())
 
     def channels(self) -> tuple[str, ...]:
         """The ids of the Airflow connections that are told of a failed task."""

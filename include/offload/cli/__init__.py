@@ -25,6 +25,7 @@ from include.offload.cli import (
     status,
     support,
     verify,
+    view,
 )
 from include.offload.cli.console import flags, refuse
 from include.offload.errors import OffloadError
@@ -48,6 +49,7 @@ app.command("plan", rich_help_panel=TABLES)(run.plan)
 app.command("run", rich_help_panel=TABLES)(run.run)
 app.command("reconcile", rich_help_panel=TABLES)(reconcile.reconcile)
 app.command("verify", rich_help_panel=TABLES)(verify.verify)
+app.command("view", rich_help_panel=TABLES)(view.view)
 app.command("health", rich_help_panel=HEALTH)(health.health)
 app.command("alerts", rich_help_panel=HEALTH)(alerts.alerts)
 app.add_typer(dag.app, name="dag", rich_help_panel=HEALTH)
