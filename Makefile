@@ -56,11 +56,11 @@ down: ## Stop all servers; the data stays
 PYTEST := $(AIRFLOW)/python -m pytest
 
 .PHONY: test
-test: setup $(DONE)/chromium ## Run the tests (ARGS='-k name' passes options on; WORKERS=0: one after the other)
+test: setup $(DONE)/chromium $(DONE)/docs ## Run the tests (ARGS='-k name' passes options on; WORKERS=0: one after the other)
 	@$(PYTEST) -m "not long" -n $(or $(WORKERS),2) --dist loadscope --no-loadscope-reorder $(ARGS)
 
 .PHONY: test-all
-test-all: setup $(DONE)/chromium ## All tests, the long ones too, with many more generated examples
+test-all: setup $(DONE)/chromium $(DONE)/docs ## All tests, the long ones too, with many more generated examples
 	@HYPOTHESIS_PROFILE=search $(PYTEST) $(ARGS)
 
 .PHONY: test-runbooks
@@ -98,6 +98,11 @@ docs: $(DONE)/airflow ## Write the generated pages, the rules of Prometheus and 
 	@$(AIRFLOW)/python -m monitoring.generate
 	@$(AIRFLOW)/python docs/generate.py
 
+.PHONY: site
+site: $(DONE)/docs ## Build the docs site into .site/; a dead link or anchor is an error
+	@NO_MKDOCS_2_WARNING=1 .venv/docs/bin/python -m mkdocs build --strict
+	@echo "built: .site/index.html (to search it: python3 -m http.server --bind 127.0.0.1 --directory .site)"
+
 ## Set up
 
 .PHONY: setup
@@ -117,6 +122,11 @@ $(DONE)/airflow: requirements.txt requirements-dev.txt $(DONE)/boot
 
 $(DONE)/spark: requirements-spark.txt $(DONE)/boot
 	@bin/step "Spark's environment (1 to 2 minutes)" bin/venv .venv/spark $(PYTHON) requirements-spark.txt
+	@touch $@
+
+# the docs site and its test
+$(DONE)/docs: requirements-docs.txt $(DONE)/boot
+	@bin/step "the docs site's environment" bin/venv .venv/docs $(PYTHON) requirements-docs.txt
 	@touch $@
 
 $(DONE)/java: $(DONE)/airflow
@@ -154,7 +164,7 @@ $(DONE):
 
 .PHONY: lock
 lock: $(DONE)/boot ## Resolve the requirements again and lock them with hashes
-	@for name in requirements-boot requirements requirements-dev requirements-spark; do \
+	@for name in requirements-boot requirements requirements-dev requirements-spark requirements-docs; do \
 		bin/step "$$name.txt" $(UV) pip compile --generate-hashes --python-version 3.11 --no-header $(LOCK_ARGS) $$name.in -o $$name.txt; \
 	done
 
