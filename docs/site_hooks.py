@@ -33,7 +33,7 @@ SOURCES = {uri: path for path, uri in PAGES.items()}
 MERMAID = "assets/javascripts/mermaid.js"
 
 LINK = re.compile(r"(?P<image>!?)\[(?P<text>(?:[^\]\\]|\\.)*)\]\((?P<target>[^)\s]+)\)")
-FENCE = re.compile(r"^(?P<indent> *)(?P<ticks>`{3,})(?P<language>[\w-]*)[^\n]*\n.*?^(?P=indent)(?P=ticks) *$", re.M | re.S)
+FENCE = re.compile(r"^(?P<indent> *)(?P<ticks>`{3,})[^\n]*\n.*?^(?P=indent)(?P=ticks) *$", re.M | re.S)
 INFO = re.compile(r"\A( *`{3,}[\w-]*)[^\n]*")
 log = logging.getLogger("mkdocs.hooks.site")
 

@@ -1,4 +1,4 @@
-"""The docs site: built strictly, every page in its navigation, every link and anchor there, nothing from another host."""
+"""The docs site: built strictly, every page in its navigation, every link there, nothing from another host."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ import re
 import shutil
 import subprocess
 from collections import Counter
-from functools import cache
+from functools import cache, partial
 from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from urllib.parse import unquote, urlsplit
 
 import pytest
 from markdown_it import MarkdownIt
+from playwright.sync_api import sync_playwright
 
 from include.offload.runbooks import anchor
+from local import chromium
 from local.paths import ROOT
 
 PYTHON = ROOT / ".venv" / "docs" / "bin" / "python"
@@ -147,6 +151,39 @@ def test_a_page_with_a_diagram_brings_what_draws_it(site: Path) -> None:
         page = built(site / page_of(source))
         brings = [load for load in page.loads if load.endswith("assets/javascripts/mermaid.js")]
         assert len(brings) == (source in drawn), source
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """A server of a test says nothing."""
+
+
+def test_a_browser_draws_the_diagrams_and_asks_no_other_host(site: Path) -> None:
+    drawn = [page_of(p) for p in PAGES if "\n```mermaid\n" in (ROOT / p).read_text(encoding="utf-8")]
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site)))
+    home = f"http://127.0.0.1:{server.server_port}/"
+    asked: list[str] = []
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=str(chromium.find()), args=["--no-sandbox"])
+            page = browser.new_page()
+            page.on("request", lambda request: asked.append(request.url))
+            for path in drawn:
+                page.goto(home + path)
+                # the theme puts a drawing in the place of each <pre>, out of reach of scripts
+                page.wait_for_function(
+                    """() => { document.querySelectorAll("details").forEach(d => d.open = true);
+                    const all = [...document.querySelectorAll(".mermaid")];
+                    return all.length && all.every(d => d.tagName == "DIV" && d.offsetHeight > 50) }""",
+                    timeout=30_000,
+                )
+            browser.close()
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert [url for url in asked if not url.startswith(home)] == []
+    assert any(url.endswith("mermaid.js") for url in asked)
 
 
 @pytest.mark.parametrize("source", PAGES)
