@@ -96,6 +96,7 @@ OF_ERROR: dict[str, Scenario] = {
                 e.CURSOR_UNFIT,
                 e.FINAL_UNSAFE,
                 e.WINDOW_CHANGED,
+                e.VIEW_REFUSED,
                 e.BUNDLE_LEAKS,
             ),
         ),
