@@ -14,6 +14,7 @@ from contextlib import suppress
 
 import psutil
 
+from local.runbooks import watch
 from local.runbooks.exercise import Fault
 from local.runbooks.proof import insist
 from local.runbooks.stage import Stage
@@ -22,6 +23,8 @@ MakeFault = Callable[[Stage], Fault]
 FAULTS: dict[str, MakeFault] = {}
 """Every fault, by the name that scenarios use."""
 FREEZES_S = 30.0
+STOPS_S = 60.0
+"""The longest that the process manager takes: it kills what has not ended by then."""
 
 
 def fault(make: MakeFault) -> MakeFault:
@@ -71,6 +74,8 @@ def stopped(stage: Stage, *services: str) -> Fault:
             insist(known[service], f"{service} is not found among the processes, so nothing would be proved")
         for service in services:
             stage.stack.supervisor.stop(service)
+        # asked, not done: a scheduler ends the task at hand first
+        watch.until(proof, STOPS_S, f"an end of {', '.join(services)}")
 
     def proof() -> bool:
         return bool(known) and not {_words(one) for one in running(stage)} & set(known.values())
