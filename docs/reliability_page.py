@@ -89,7 +89,8 @@ plans nothing until they are gone. On one machine [`local/keeper.py`](../local/k
 
 A test that can't fail proves nothing. [`test_mutations.py`](../tests/faults/test_mutations.py) takes one
 protection at a time out of a copy of the code (the predecessor check, the audit, the compare-and-swap of the
-commit, that of the ledger, the expiry rule) and demands that the tests which stand for it fail.
+commit, that of the ledger, the expiry rule, the second look at a window that several queries read) and demands that the
+tests which stand for it fail.
 
 ## Rounds of random faults
 

@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 from pyiceberg.table import Table
@@ -200,6 +201,12 @@ def rolled_back_and_paused(stage: Stage) -> Fault:
         watch.until(
             lambda: _oldest_us(stage) <= _watermark_us(stage) - back_us, BACK.total_seconds() + 180, "as much of a past"
         )
+        # rows of hours ago that were healed and are rolled back stay away: the alert on them would be right
+        watch.until(
+            lambda: not _healed_since(stage, _watermark_us(stage) - back_us),
+            BACK.total_seconds() + 180,
+            "a past in which nothing old was healed",
+        )
         stage.pause_between_runs()
         before.append(_watermark_us(stage))
         write_spec(stage.tables, plan={"rows": FEW_ROWS})
@@ -297,6 +304,12 @@ def _past(table: Table) -> Iterator[tuple[int, int]]:
             yield snapshot.snapshot_id, int(told)
         parent = snapshot.parent_snapshot_id
         snapshot = None if parent is None else table.snapshot_by_id(parent)
+
+
+def _healed_since(stage: Stage, since_us: int) -> bool:
+    """Whether a snapshot that is newer, by its watermark (µs UTC), left the watermark where it was."""
+    newer = [watermark for _, watermark in _past(lake(stage)) if watermark > since_us]
+    return any(one == earlier for one, earlier in pairwise(newer))
 
 
 def _oldest_us(stage: Stage) -> int:
