@@ -41,6 +41,10 @@ OneMoreRun = Callable[[datetime, datetime], bool | None]
 """Whether a run that began after the first instant has ended after the second one; None: no run can."""
 
 
+FailedOtherwise = Callable[[datetime], list[str]]
+"""What failed after an instant and was not a run refused for being passed, one text each."""
+
+
 class NotAsWrittenError(AssertionError):
     """The page and the system disagree; the message shows the command, its output, and what the page says."""
 
@@ -87,6 +91,7 @@ def exercise(
     limits: Limits = AS_THE_STAGE,
     one_more_run: OneMoreRun = lambda _, __: None,
     leads_to: Callable[[str], str] = of_alert,
+    failed_otherwise: FailedOtherwise = lambda _: [],
 ) -> Result:
     """All eight steps. `prove_data`: both verifiers; raises when a row is lost or doubled.
 
@@ -115,7 +120,7 @@ def exercise(
         result.diagnosed = {one.step.command: one.output for one in last}
         result.to_diagnose_s = time.monotonic() - began
         _stays(scenario, fault, limits, lambda: one_more_run(caused, fired))
-        began = time.monotonic()
+        began, mending = time.monotonic(), datetime.now(UTC)
         for step in scenario.steps("resolve"):
             _as_written(scenario, step, result)
         _until_matches(scenario, "verify", limits.clear_s, result, lambda: _silent_in_repair(scenario))
@@ -126,6 +131,9 @@ def exercise(
             f"{scenario.alert} clears after {scenario.name}",
         )
         _silent_at_the_end(scenario, limits)
+        if _pauses(scenario) and REFUSED & set(scenario.silent):
+            others = failed_otherwise(mending)
+            insist(not others, f"{scenario.name}: failed while its page repaired: {'; '.join(others)}")
         insist(not fault.proof(), f"{scenario.name}: the page is through, and the fault is still there")
         # before anything else is repaired: this is the page's work alone
         prove_data()

@@ -15,6 +15,7 @@ import yaml
 from include.offload import settings as settings_module
 from include.offload.airflow_rest import AirflowRest
 from include.offload.context import Context, open_context
+from include.offload.errors import PLAN_SUPERSEDED
 from include.offload.ledger import migrate
 from include.offload.spec.load import load_spec
 from include.offload.spec.model import TableSpec
@@ -78,6 +79,20 @@ class Stage:
             if began >= since and began + timedelta(seconds=run.seconds) >= after:
                 return True
         return None if self.airflow.dags()[DAG] else False
+
+    def failed_otherwise(self, since: datetime) -> list[str]:
+        """Each task that failed after an instant for another reason than that its plan was passed, and why."""
+        found = []
+        for run in self.airflow.runs(DAG, 10):
+            if run.state != "failed" or run.started is None or run.seconds is None:
+                continue
+            if datetime.fromisoformat(run.started) + timedelta(seconds=run.seconds) < since:
+                continue
+            for task, (state, number) in self.airflow.tasks(run).items():
+                log = self.airflow.task_log(run, task, number) if state == "failed" else ""
+                if state == "failed" and PLAN_SUPERSEDED.id not in log:
+                    found.append(f"{task} of {run.run_id}: {(log.strip().splitlines() or ['no log'])[-1]}")
+        return found
 
     def settle(self) -> None:
         """Waits until what a page before left under way is over: its runs have ended, and the last one ended well.

@@ -282,6 +282,23 @@ def test_an_alert_of_past_runs_is_watched_until_one_more_run_has_ended(
         )
 
 
+def test_a_run_that_fails_for_another_reason_while_the_page_pauses_is_red(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a run that was passed is excused: the alert alone does not say why it fires."""
+    monkeypatch.setattr("local.runbooks.exercise.REFUSED", frozenset({"Other"}))
+    scenario = scene.write((" start\nstarted", " start # dag pause\nstarted"))["stopped"]
+    with pytest.raises(UnprovenError, match="failed while its page repaired: offload of one: OFL-201"):
+        exercise(
+            scenario,
+            scene.stopped(),
+            lambda: None,
+            LIMITS,
+            leads_to=VICTIM_S.format,
+            failed_otherwise=lambda since: ["offload of one: OFL-201"] if since.tzinfo else [],
+        )
+
+
 @pytest.mark.parametrize("pauses", [True, False])
 def test_only_a_page_that_pauses_may_leave_a_refused_run_behind(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, pauses: bool

@@ -96,7 +96,13 @@ def _until_it_prints(step: Step, result: Result) -> None:
 
 def played(stage: Stage, scenario: Scenario) -> Result:
     stage.settle()
-    return exercise(scenario, FAULTS[scenario.fault](stage), stage.prove_data, one_more_run=stage.one_more_run)
+    return exercise(
+        scenario,
+        FAULTS[scenario.fault](stage),
+        stage.prove_data,
+        one_more_run=stage.one_more_run,
+        failed_otherwise=stage.failed_otherwise,
+    )
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
