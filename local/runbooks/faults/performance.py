@@ -37,6 +37,8 @@ BETWEEN_S = 300.0
 SLOW_S = 1.0
 """A ping of ClickHouse takes milliseconds on a machine that is well."""
 PING_S = 30.0
+PINGS = 6
+"""The first one waits for the rest of a stop, a second at most half of the time; so may not all of them."""
 
 
 class Background:
@@ -207,7 +209,7 @@ def clickhouse_starved(stage: Stage) -> Fault:
         spec_again(stage)
 
     def slow() -> bool:
-        """Whether ClickHouse takes long for a ping; one of two may have met a moment in which it ran."""
-        return bool(throttles) and max(_ping_s(port("CLICKHOUSE")) for _ in range(2)) > SLOW_S
+        """Whether ClickHouse takes long for a ping; some may have met a moment in which it ran."""
+        return bool(throttles) and max(_ping_s(port("CLICKHOUSE")) for _ in range(PINGS)) > SLOW_S
 
     return Fault(cause, slow, undo)
