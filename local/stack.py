@@ -105,6 +105,10 @@ class Stack:
             states = self.supervisor.states()
             for wave in reversed(_waves(services)):
                 live = [one for one in wave if states.get(one.name, {}).get("statename") in LIVE]
+                for one in wave:
+                    if one not in live and not whole:
+                        # who named it is told, also when there is nothing to do
+                        report(Progress(one.name, "was down", 0.0))
                 for one in live:
                     report(Progress(one.name, "stopping", 0.0))
                     self.supervisor.stop(one.name)
