@@ -68,13 +68,16 @@ def falling_behind(v: Values) -> Condition:
 
 
 def watermark_stale(v: Values) -> Condition:
-    stale = v.text("watermark_stale")
+    stale, trough = v.text("watermark_stale"), v.text("lag_critical_trough")
     return Condition(
-        "(offload_lag_minutes > on (table) offload:lag_objective_minutes) and on (table)"
+        # the least lag, as LagCritical: with a run an hour or less often, one failed run lifts the peak over the limit
+        f"offload_lag_minutes and on (table) (min_over_time(offload_lag_minutes[{trough}])"
+        " > on (table) offload:lag_objective_minutes) and on (table)"
         f" (changes(offload:watermark_timestamp_seconds[{stale}]) == 0)"
         # a series that is younger has not stood still for that long
         f" and on (table) (offload:watermark_timestamp_seconds offset {stale})",
-        f"watermark unchanged for {stale} while the lag is over its limit",
+        f"watermark unchanged for {stale}, and the lag over its limit all through {trough}: never after one failed run",
+        v.text("lag_for"),
     )
 
 
