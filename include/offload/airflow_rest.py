@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
@@ -25,6 +26,18 @@ class DagRun:
     state: str
     started: str | None = None
     seconds: float | None = None
+
+    @property
+    def began(self) -> datetime | None:
+        """The instant of its start, UTC; None while it is queued."""
+        return datetime.fromisoformat(self.started) if self.started is not None else None
+
+    @property
+    def ended(self) -> datetime | None:
+        """The instant of its end, UTC; None until then."""
+        if self.began is None or self.seconds is None:
+            return None
+        return self.began + timedelta(seconds=self.seconds)
 
 
 class AirflowRestError(Exception):

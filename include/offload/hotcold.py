@@ -30,8 +30,8 @@ from include.offload.source import ttl
 from include.offload.source.chtypes import ChType, parse
 from include.offload.source.client import Client, parse_uri
 from include.offload.source.describe import describe
-from include.offload.source.sql import instant_sql, quote
-from include.offload.source.typemap import NoMappingError, base_type, literal, map_type
+from include.offload.source.sql import instant_sql, literal, quote
+from include.offload.source.typemap import NoMappingError, base_type, map_type
 from include.offload.spec.model import TableSpec
 
 SUFFIX = "_hot_and_cold"

@@ -74,7 +74,7 @@ class Settings(BaseSettings):
 
     def clickhouse_uris(self) -> tuple[str, ...]:
         """One URI a replica. Raises OFL-102 when none is configured."""
-        return tuple(u.strip() for u in self._require("clickhouse_uri").split(",") if u.strip())
+        return _listed(self._require("clickhouse_uri"))
 
     def ledger(self) -> str:
         """The ledger's URI. Raises OFL-102 when it is not configured."""
@@ -82,15 +82,15 @@ class Settings(BaseSettings):
 
     def guard_uris(self) -> tuple[str, ...]:
         """One URI a replica, of a user that may stop and start TTL merges. Raises OFL-102 when none is configured."""
-        return tuple(u.strip() for u in self._require("clickhouse_guard_uri").split(",") if u.strip())
+        return _listed(self._require("clickhouse_guard_uri"))
 
     def view_uris(self) -> tuple[str, ...]:
         """One URI a replica, of a user that may create views. Raises OFL-102 when none is configured."""
-        return tuple(u.strip() for u in self._require("clickhouse_view_uri").split(",") if u.strip())
+        return _listed(self._require("clickhouse_view_uri"))
 
     def channels(self) -> tuple[str, ...]:
         """The ids of the Airflow connections that are told of a failed task."""
-        return tuple(dict.fromkeys(name for part in self.notify.split(",") if (name := part.strip())))
+        return tuple(dict.fromkeys(_listed(self.notify)))
 
     def server(self, name: str) -> str | None:
         """The address of `airflow`, `metrics`, `prometheus` or `alertmanager`; None when there is none."""
@@ -109,6 +109,11 @@ class Settings(BaseSettings):
                 f"neither OFFLOAD_{name.upper()} nor {home() / 'secrets' / name} is set",
             )
         return str(value.get_secret_value())
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    """The parts of a comma-separated list that are not empty."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def load(**overrides: object) -> Settings:

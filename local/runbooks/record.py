@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -95,8 +96,22 @@ def _shown(entry: Entry, result: Result) -> Entry:
         to_recover_s=round(result.to_recover_s, 1),
         commands=result.commands,
         steps=result.steps,
-        diagnosed={command: output[-KEPT:] for command, output in result.diagnosed.items()},
+        diagnosed={command: placeless(output)[-KEPT:] for command, output in result.diagnosed.items()},
     )
+
+
+def placeless(text: str) -> str:
+    """The same without where this machine keeps things, so that a record says nothing of the machine it came from."""
+    places = {
+        os.environ.get("OFFLOAD_HOME", ""): "$OFFLOAD_HOME",
+        # a checkout's environment may be a link to another's
+        str((ROOT / ".venv").resolve()): ".venv",
+        f"{ROOT}/": "",
+        f"{sys.base_prefix}/lib/python": "$PYTHON/lib/python",
+    }
+    for place, name in places.items():
+        text = text.replace(place, name) if place else text
+    return text
 
 
 def read(path: Path = RECORD) -> dict[str, Entry]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 import yaml
@@ -73,10 +73,7 @@ class Stage:
     def one_more_run(self, since: datetime, after: datetime) -> bool | None:
         """Whether a run that began after `since` ended after `after`; None while the DAG is paused: none comes."""
         for run in self.airflow.runs(DAG, 5):
-            if run.started is None or run.seconds is None:
-                continue
-            began = datetime.fromisoformat(run.started)
-            if began >= since and began + timedelta(seconds=run.seconds) >= after:
+            if run.began and run.ended and run.began >= since and run.ended >= after:
                 return True
         return None if self.airflow.dags()[DAG] else False
 
@@ -84,13 +81,10 @@ class Stage:
         """Each task that failed after an instant for another reason than that its plan was passed, and why."""
         found = []
         for run in self.airflow.runs(DAG, 10):
-            if run.state != "failed" or run.started is None or run.seconds is None:
-                continue
-            if datetime.fromisoformat(run.started) + timedelta(seconds=run.seconds) < since:
+            if run.state != "failed" or run.ended is None or run.ended < since:
                 continue
             for task, (state, number) in self.airflow.tasks(run).items():
-                log = self.airflow.task_log(run, task, number) if state == "failed" else ""
-                if state == "failed" and PLAN_SUPERSEDED.id not in log:
+                if state == "failed" and PLAN_SUPERSEDED.id not in (log := self.airflow.task_log(run, task, number)):
                     found.append(f"{task} of {run.run_id}: {(log.strip().splitlines() or ['no log'])[-1]}")
         return found
 

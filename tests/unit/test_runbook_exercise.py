@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -91,6 +92,14 @@ def test_what_was_shown_is_recorded_with_its_code_and_its_page() -> None:
     assert (entry.outcome, entry.steps, entry.mttr_s) == (GREEN, 5, 5.0)
     assert (entry.code, entry.digest) == (record.fingerprint(), record.page_digest(ONE.page))
     assert len(entry.diagnosed["cmd"]) == record.KEPT
+
+
+def test_a_record_says_nothing_of_the_machine_it_came_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OFFLOAD_HOME", "/somewhere/of-mine")
+    venv, checkout = (record.ROOT / ".venv").resolve(), record.ROOT
+    shown = f"/somewhere/of-mine/spark-tmp {venv}/spark/bin {checkout}/tests {sys.base_prefix}/lib/python3.11/os.py"
+    entry, _ = record.recorded(ONE.name, ONE.page, lambda: replace(act(ONE), diagnosed={"df": shown}))
+    assert entry.diagnosed["df"] == "$OFFLOAD_HOME/spark-tmp .venv/spark/bin tests $PYTHON/lib/python3.11/os.py"
 
 
 def test_what_was_red_is_recorded_with_its_first_line() -> None:

@@ -33,7 +33,7 @@ from include.offload.source import chtypes
 from include.offload.source.chtypes import ChType
 from include.offload.source.icetypes import MAX_DECIMAL_PRECISION, IceType
 from include.offload.source.icetypes import parse as parse_iceberg
-from include.offload.source.sql import quote
+from include.offload.source.sql import literal, quote
 
 
 class NoMappingError(ValueError):
@@ -103,11 +103,6 @@ def map_type(clickhouse_type: str) -> Mapping:
     plain = _map(chtypes.parse(clickhouse_type))
     result = f"Nullable({plain.result})" if plain.nullable else plain.result
     return Mapping(clickhouse_type, str(plain.ice), result, not plain.nullable, _X if plain.same else _cast(_X, result))
-
-
-def literal(text: str) -> str:
-    """A ClickHouse string literal."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def base_type(clickhouse_type: str) -> tuple[ChType, bool]:

@@ -31,7 +31,7 @@ LEFT_OVER_BYTES = 50 * 2**30
 QUOTA_BYTES = 2**30
 NOTHING_MORE = 1_024
 """The largest file, bytes, that a job may write while the left-over files take the room."""
-STOPPED_S, RUNS_S = 2.0, 0.04
+STOPPED_S, RUNS_S = 3.0, 0.04
 DELAY_S = 1.3
 """Each answer of ClickHouse comes so much later. With 3.5 s no cycle ends while its alert is waited for, with 2.5 s
 there are minutes in which none ends, and the alert on their mean goes away."""
