@@ -44,11 +44,15 @@ def records(v: Values) -> tuple[Record, ...]:
     return (*_memory(v), *_tables(v), *_scheduler(v), *_limits(v), *_rates(v), *_objectives(v))
 
 
-def known(metric: str, only: str = "") -> str:
-    """What each table last said, to the running exporter, else to one before it. `only`: a condition of the latter."""
+def known(metric: str, only: str = "", chosen: str = "") -> str:
+    """What each table last said, to the running exporter, else to one before it.
+
+    only: a condition of the latter. chosen: a matcher of the tables that are wanted, as `table="k2.t"`; empty: all.
+    """
     if metric not in REMEMBERED:
         raise ValueError(f"{metric} is not remembered")
-    return f'(max by (table) ({metric}) or max by (table) (offload:remembered{{metric="{metric}"}}{only}))'
+    now, before = (f"{{{chosen}}}", f",{chosen}") if chosen else ("", "")
+    return f'(max by (table) ({metric}{now}) or max by (table) (offload:remembered{{metric="{metric}"{before}}}{only}))'
 
 
 def _memory(v: Values) -> Iterator[Record]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from monitoring.alerts import Alert
+from monitoring.records import known
 
 SELECTED = 'table=~"$table"'
 """The tables that the variable chooses, one or many."""
@@ -56,6 +57,7 @@ def firing(chosen: tuple[Alert, ...], selector: str = "") -> str:
 
 def differing(selector: str) -> str:
     """Windows of each table that differ: as the last run, verify or the TTL left them, whichever are more."""
-    seen = f'label_replace(offload_verify_mismatched_windows{{{selector}}}, "by", "verify", "", "")'
-    lost = f'label_replace(offload_windows_expired_unshipped{{{selector}}}, "by", "ttl", "", "")'
-    return f"max by (table) (offload_mismatched_windows{{{selector}}} or {seen} or {lost})"
+    seen = f'label_replace({known("offload_verify_mismatched_windows", chosen=selector)}, "by", "verify", "", "")'
+    lost = f'label_replace({known("offload_windows_expired_unshipped", chosen=selector)}, "by", "ttl", "", "")'
+    run = known("offload_mismatched_windows", chosen=selector)
+    return f"max by (table) ({run} or {seen} or {lost})"

@@ -16,7 +16,7 @@ from monitoring.dashboards.expressions import (
 )
 from monitoring.dashboards.parts import GREEN, NEXT, ORANGE, RED, Maker, Page, Panel, Query, Row, tables
 from monitoring.panels import OVERVIEW, Overview
-from monitoring.records import burns
+from monitoring.records import burns, known
 from monitoring.values import Values
 
 TABLES = f"offload:tables{{{SELECTED}}}"
@@ -99,7 +99,7 @@ def _heard(make: Maker) -> tuple[Panel, ...]:
             Overview.BEYOND,
             "Will a run ship every row?",
             8,
-            Query(f"sum(max by (table) (offload_late_rows_beyond_horizon{{{SELECTED}}}))"),
+            Query(f"sum({known('offload_late_rows_beyond_horizon', chosen=SELECTED)})"),
             "Yes",
             "rows came too late",
             "Rows that came after their window was shipped and after the horizon: no scheduled run looks there any"

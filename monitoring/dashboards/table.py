@@ -8,7 +8,7 @@ from monitoring.dashboards.expiry import colours, expires
 from monitoring.dashboards.expressions import any_of, differing, firing, not_safe, of_tables
 from monitoring.dashboards.parts import GREEN, NEXT, ORANGE, RED, Maker, Page, Panel, Query, Row, dag, tables
 from monitoring.panels import TABLE, Table
-from monitoring.records import burns
+from monitoring.records import burns, known
 from monitoring.values import Values
 
 ONE = 'table="$table"'
@@ -90,7 +90,7 @@ def _ledger(make: Maker) -> tuple[Panel, ...]:
             Table.BEYOND,
             "Will a run ship every row?",
             5,
-            Query(f"max(offload_late_rows_beyond_horizon{{{ONE}}})"),
+            Query(f"max({known('offload_late_rows_beyond_horizon', chosen=ONE)})"),
             "Yes",
             "rows came too late",
             "Rows that came after their window was shipped and after the horizon: no scheduled run looks there."
@@ -100,7 +100,7 @@ def _ledger(make: Maker) -> tuple[Panel, ...]:
             Table.UNKNOWN,
             "Is every late row known?",
             5,
-            Query(f"max(offload_late_unknown_windows{{{ONE}}})"),
+            Query(f"max({known('offload_late_unknown_windows', chosen=ONE)})"),
             "Yes",
             "windows unknown",
             "Shipped windows that lost rows in ClickHouse, of which nobody could tell whether rows that came late are"
@@ -111,7 +111,8 @@ def _ledger(make: Maker) -> tuple[Panel, ...]:
             "Do TTL merges run?",
             5,
             Query(
-                f"max(offload_ttl_guard_stopped{{{ONE}}} or label_replace(offload_ttl_guard_refused{{{ONE}}},"
+                f"max({known('offload_ttl_guard_stopped', chosen=ONE)}"
+                f" or label_replace({known('offload_ttl_guard_refused', chosen=ONE)},"
                 f' "by", "refused", "", "")) or max(offload:tables{{{ONE}}}) * 0'
             ),
             "Yes",

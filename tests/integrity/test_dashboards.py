@@ -25,7 +25,7 @@ from monitoring.dashboards.build import FOLDER, files, pages
 from monitoring.dashboards.parts import NEVER_S
 from monitoring.generate import RULES, alerts_file, records_file
 from monitoring.panels import OVERVIEW, PIPELINE, TABLE, Overview, Pipeline, Table
-from monitoring.records import records
+from monitoring.records import REMEMBERED, records
 
 ROOT = Path(__file__).resolve().parents[2]
 PRODUCTION = values.load("production")
@@ -361,3 +361,21 @@ def test_a_table_of_which_nothing_is_known_is_not_safe(
     command = [str(ROOT / ".venv/tools/bin/promtool"), "test", "rules", str(tmp_path / "test.yaml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [one for one in REMEMBERED if re.match(r"offload_(mismatched|verify|windows_expired|late|ttl_guard)_", one)],
+)
+def test_a_panel_forgets_with_statsd_exporter_no_more_than_its_alert(metric: str) -> None:
+    asked = [
+        target["expr"]
+        for uid in (OVERVIEW, TABLE)
+        for panel in panels(uid).values()
+        for target in panel.get("targets", ())
+        if re.search(rf"\b{metric}\b", target["expr"])
+    ]
+    assert asked
+    for expr in asked:
+        raw = len(re.findall(rf"\b{metric}(?=[{{)])", expr))
+        assert raw == len(re.findall(rf'offload:remembered{{metric="{metric}"', expr)), expr
