@@ -14,8 +14,10 @@ WINDOW_S = 10
 SETTLE_S = 2
 
 
-def pour(stage: Stage, tag: str, a_window: int, seconds: int) -> None:
+def pour(stage: Stage, tag: str, a_window: int, seconds: int, exchanges: int = 1) -> None:
     """Insert trades of the next `seconds`, so many a window: they settle one window after the other, as they would.
+
+    They come from so many exchanges, each of which is an Iceberg partition.
 
     Their times lie ahead of now, so the rate is the same on a slow machine and on a quick one. The columns that
     `column_dropped` may have dropped before are not named.
@@ -28,8 +30,8 @@ def pour(stage: Stage, tag: str, a_window: int, seconds: int) -> None:
             " price, quantity, quote_volume, side, timestamp, ingestion_timestamp, processed_at,"
             " source_sequence, platform_sequence, is_valid)"
             f" SELECT reinterpretAsUUID(sipHash128('{tag}', {lo}, number)), concat('{tag}-', toString(number)),"
-            " 'binance', 'BTCUSDT', 'BTC-USDT', 'USDT', 'crypto', toDecimal128(60000 + number % 100, 8),"
-            " toDecimal128(1, 8), toDecimal128(60000, 8), 'BUY',"
+            f" concat('exchange-', toString(number % {exchanges})), 'BTCUSDT', 'BTC-USDT', 'USDT', 'crypto',"
+            " toDecimal128(60000 + number % 100, 8), toDecimal128(1, 8), toDecimal128(60000, 8), 'BUY',"
             f" fromUnixTimestamp64Micro(toInt64({lo} + intDiv({seconds} * 1000000 * number, {count})), 'UTC'),"
             f" now64(6, 'UTC'), now64(6, 'UTC'), NULL, NULL, true"
             f" FROM numbers({count})"
