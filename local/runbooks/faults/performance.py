@@ -68,7 +68,7 @@ class Background:
 
 @fault
 def spike_in_small_files(stage: Stage) -> Fault:
-    """Many times the usual rows of many exchanges, and a spec that cuts files for quiet days: hundreds of queries a run."""
+    """Many more rows, of many exchanges, while the spec cuts files for quiet days: hundreds of queries a run."""
 
     def cause() -> None:
         write_spec(stage.tables, slice={"rows": FILE_ROWS, "concurrency": 1}, **CYCLE)
