@@ -20,13 +20,13 @@ from local.runbooks.proof import insist
 from local.runbooks.slow_road import SlowRoad
 from local.runbooks.stage import FAST, Stage, write_spec
 
-CYCLE = {"alerts": {**FAST["alerts"], "cycle": "40s"}}  # type: ignore[dict-item]
+CYCLE = {"alerts": {**FAST["alerts"], "cycle": "35s"}}  # type: ignore[dict-item]
 """The table's own limit while its cycles are made slow: well above a healthy one, well below the fault's."""
 FILE_ROWS = 1_000
 """The least that a spec may say."""
-EXCHANGES = 50
+EXCHANGES = 80
 """A file holds whole windows of one partition: of ten seconds and one exchange here, each more than half of
-`FILE_ROWS`. So a run of a minute makes 300 files; rows alone make none: a window is never cut."""
+`FILE_ROWS`. So a run of a minute makes 480 files; rows alone make none: a window is never cut."""
 SPIKE_ROWS = EXCHANGES * FILE_ROWS * 3 // 5
 """Of a window."""
 SPIKE_S = 300
