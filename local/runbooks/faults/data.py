@@ -6,10 +6,11 @@ import subprocess
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Any
 
 from pyiceberg.table import Table
+from pyiceberg.table.snapshots import Operation, Snapshot
 
 from include.offload import recovery
 from include.offload.accepting import schema_accept
@@ -295,21 +296,34 @@ def _within(span: tuple[str, str]) -> str:
     return f"timestamp >= '{span[0]}' and timestamp < '{span[1]}'"
 
 
-def _past(table: Table) -> Iterator[tuple[int, int]]:
-    """Snapshots of main and their watermarks (µs UTC), the newest first; those without a watermark are left out."""
+def _main(table: Table) -> Iterator[Snapshot]:
+    """The snapshots of main, the newest first."""
     snapshot = table.current_snapshot()
     while snapshot is not None:
-        told = snapshot.summary.additional_properties.get("offload.watermark") if snapshot.summary else ""
-        if told:
-            yield snapshot.snapshot_id, int(told)
+        yield snapshot
         parent = snapshot.parent_snapshot_id
         snapshot = None if parent is None else table.snapshot_by_id(parent)
 
 
+def _marked_us(snapshot: Snapshot) -> int | None:
+    """Its watermark, µs UTC; None for another writer's."""
+    told = snapshot.summary.additional_properties.get("offload.watermark") if snapshot.summary else ""
+    return int(told) if told else None
+
+
+def _past(table: Table) -> Iterator[tuple[int, int]]:
+    """Snapshots of main and their watermarks (µs UTC), the newest first; those without a watermark are left out."""
+    for snapshot in _main(table):
+        if (us := _marked_us(snapshot)) is not None:
+            yield snapshot.snapshot_id, us
+
+
 def _healed_since(stage: Stage, since_us: int) -> bool:
-    """Whether a snapshot that is newer, by its watermark (µs UTC), left the watermark where it was."""
-    newer = [watermark for _, watermark in _past(lake(stage)) if watermark > since_us]
-    return any(one == earlier for one, earlier in pairwise(newer))
+    """Whether a newer snapshot than the one of a watermark (µs UTC) did more than append to the newest windows."""
+    newer = list(takewhile(lambda s: (_marked_us(s) or since_us + 1) > since_us, _main(lake(stage))))
+    marked = [us for one in newer if (us := _marked_us(one)) is not None]
+    replaced = any(one.summary is not None and one.summary.operation is not Operation.APPEND for one in newer)
+    return replaced or any(one == earlier for one, earlier in pairwise(marked))
 
 
 def _oldest_us(stage: Stage) -> int:
