@@ -29,7 +29,7 @@ EXCHANGES = 80
 `FILE_ROWS`. So a run of a minute makes 480 files; rows alone make none: a window is never cut."""
 SPIKE_ROWS = EXCHANGES * FILE_ROWS * 3 // 5
 """Of a window."""
-SPIKE_S = 300
+SPIKE_S = 600
 LEFT_OVER_BYTES = 50 * 2**30
 QUOTA_BYTES = 2**30
 NOTHING_MORE = 1_024
