@@ -227,6 +227,26 @@ BUNDLE_LEAKS = _kind(
     "OFL-506", "a support bundle would hold a secret", hint="leave it unsent, and report which file the message names"
 )
 LEDGER_DAMAGED = _kind("OFL-507", "tables of the ledger are missing", command="bin/offload ledger recreate")
+# 6xx: care for the lake
+MAINTENANCE_FAILED = _kind(
+    "OFL-601",
+    "a step of the maintenance failed",
+    hint="read the message; the offload goes on without it, and the next run tries again",
+    retry=True,
+)
+ICEBERG_RUNTIME_MISSING = _kind(
+    "OFL-602",
+    "Spark has no Iceberg runtime",
+    hint="name its jars in OFFLOAD_ICEBERG_JARS, or put them into Spark's own folder of jars",
+)
+MAINTENANCE_RUNNING = _kind(
+    "OFL-603", "another maintenance of this table is running", hint="wait until it ends", retry=True
+)
+CATALOG_NOT_FOR_SPARK = _kind(
+    "OFL-604",
+    "Spark can not open this Iceberg catalog",
+    hint="set maintenance: {enabled: false} for the table, and keep it by the catalog's own means",
+)
 
 
 class OffloadError(Exception):

@@ -58,6 +58,9 @@ class Settings(BaseSettings):
         default=3600, ge=0, description="how often windows older than the horizon are counted, seconds"
     )
     job_timeout_s: int = Field(default=3600, ge=60, description="the longest an offload job may run, seconds")
+    iceberg_jars: str = Field(
+        default="", description="jars of Iceberg's runtime for maintenance, comma-separated; empty: Spark has them"
+    )
     notify: str = Field(default="", description="Airflow connections that are told of a failed task, comma-separated")
     runbooks_url: str = Field(default=FOLDER, description="where the runbooks are read: a URL, or a folder")
 
@@ -87,6 +90,10 @@ class Settings(BaseSettings):
     def view_uris(self) -> tuple[str, ...]:
         """One URI a replica, of a user that may create views. Raises OFL-102 when none is configured."""
         return _listed(self._require("clickhouse_view_uri"))
+
+    def jars(self) -> tuple[str, ...]:
+        """Paths or URLs of the jars that a maintenance job takes along."""
+        return tuple(name for part in self.iceberg_jars.split(",") if (name := part.strip()))
 
     def channels(self) -> tuple[str, ...]:
         """The ids of the Airflow connections that are told of a failed task."""

@@ -15,6 +15,7 @@ from include.offload.cli import (
     drill,
     health,
     ledger,
+    maintain,
     reconcile,
     reference,
     run,
@@ -49,6 +50,7 @@ app.command("plan", rich_help_panel=TABLES)(run.plan)
 app.command("run", rich_help_panel=TABLES)(run.run)
 app.command("reconcile", rich_help_panel=TABLES)(reconcile.reconcile)
 app.command("verify", rich_help_panel=TABLES)(verify.verify)
+app.command("maintain", rich_help_panel=TABLES)(maintain.maintain)
 app.command("view", rich_help_panel=TABLES)(view.view)
 app.command("health", rich_help_panel=HEALTH)(health.health)
 app.command("alerts", rich_help_panel=HEALTH)(alerts.alerts)
