@@ -185,14 +185,17 @@ def prepare(home: Home) -> None:
 
 
 def bootstrap(home: Home) -> None:
-    """Make the connections and the pool through the REST API, or make them again as they should be.
+    """Make the connections and the pools through the REST API, or make them again as they should be.
 
     Raises httpx.HTTPError when the API server refuses.
     """
     import httpx
 
-    pool = {"name": "offload_spark", "slots": POOL_SLOTS, "description": "Offload jobs at the same time"}
-    wanted = {"connections": connections(home), "pools": [{**pool, "include_deferred": False}]}
+    pools = [
+        {"name": "offload_spark", "slots": POOL_SLOTS, "description": "Offload jobs at the same time"},
+        {"name": "offload_maintenance", "slots": 1, "description": "Maintenance jobs at the same time"},
+    ]
+    wanted = {"connections": connections(home), "pools": [{**pool, "include_deferred": False} for pool in pools]}
     facts = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
     stamp = home.airflow / ".connected"
     if stamp.exists() and stamp.read_text() == facts:

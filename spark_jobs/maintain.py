@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 from pyspark.sql import SparkSession  # noqa: E402
 
 from include.offload.jobwords import RESULT  # noqa: E402
-from include.offload.lake.spark_catalog import NAME, spark_settings  # noqa: E402
+from include.offload.lake.spark_catalog import spark_settings  # noqa: E402
 from include.offload.maintenance.model import RESULT as DOCUMENT  # noqa: E402
 from include.offload.maintenance.model import MaintenancePlan, plan_from_json  # noqa: E402
 from include.offload.maintenance.procedures import target  # noqa: E402
@@ -50,7 +50,7 @@ class SparkLake:
         """By listing the object store through the table's own FileIO."""
         jvm: Any = self._spark._jvm
         session = self._spark._jsparkSession
-        table = jvm.org.apache.iceberg.spark.Spark3Util.loadIcebergTable(session, f"{NAME}.{target(plan)}")
+        table = jvm.org.apache.iceberg.spark.Spark3Util.loadIcebergTable(session, target(plan))
         action = jvm.org.apache.iceberg.spark.actions.SparkActions.get(session).deleteOrphanFiles(table)
         found = action.olderThan(older_than_ms).usePrefixListing(True).execute()
         return sum(1 for _ in found.orphanFileLocations())

@@ -183,6 +183,18 @@ NOTES: dict[str, str] = {
         The ledger is at the revision of this code, and a table of it is gone: upgrading does not bring that back.
         `ledger recreate` keeps what is left in a file and makes the ledger anew; `ledger rebuild TABLE` then fills it
         from Iceberg. With a whole backup, `ledger restore FILE` does.""",
+    "OFL-601": """
+        One of Iceberg's procedures failed; the cause is its own message. Steps that ended before it are committed,
+        the others are not. The offload needs none of them, and no row is in danger.""",
+    "OFL-602": """
+        Maintenance runs Iceberg's own procedures in Spark; the offload needs no Iceberg in Spark. `make setup` fetches
+        the jars for one machine.""",
+    "OFL-603": """
+        A lock in the ledger lets one maintenance of a table work at a time. It goes with the connection of the one that
+        holds it, so a job that was killed holds nobody up.""",
+    "OFL-604": """
+        Maintenance translates the catalog of PyIceberg's configuration into Spark's settings: `rest`, `hive`, `glue`
+        and `sql`. The offload works with any catalog that PyIceberg opens.""",
 }
 
 

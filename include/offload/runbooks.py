@@ -98,6 +98,7 @@ OF_ERROR: dict[str, Scenario] = {
                 e.WINDOW_CHANGED,
                 e.VIEW_REFUSED,
                 e.BUNDLE_LEAKS,
+                e.CATALOG_NOT_FOR_SPARK,
             ),
         ),
         (
@@ -135,7 +136,10 @@ OF_ERROR: dict[str, Scenario] = {
         (WATERMARK_TABLE_CORRUPTION, (e.PLAN_UNKNOWN, e.LEDGER_DISAGREES)),
         (WATERMARK_NOT_UPDATING, (e.PLAN_SUPERSEDED, e.WATERMARK_MOVED)),
         (MANUAL_CATCH_UP, (e.RANGE_REFUSED,)),
-        (SPARK_JOB_FAILURES, (e.AUDIT_FAILED, e.JOB_FAILED)),
+        (
+            SPARK_JOB_FAILURES,
+            (e.AUDIT_FAILED, e.JOB_FAILED, e.MAINTENANCE_FAILED, e.ICEBERG_RUNTIME_MISSING, e.MAINTENANCE_RUNNING),
+        ),
         (MISMATCH, (e.VERIFY_FAILED,)),
         (POSTGRESQL_CONNECTION, (e.LEDGER_UNREACHABLE,)),
         (WATERMARK_TABLE_MISSING, (e.LEDGER_OUTDATED, e.LEDGER_DAMAGED)),

@@ -1,30 +1,62 @@
 """Maintenance by real Spark on real servers: it does its work, and no interleaving with an offload costs a row.
 
-The job runs through `spark-submit`, as an operator does it by hand. A proxy holds its commit, or an offload's, where the
-two have to meet. When a test ends, both verifiers read its table and the ledger is held against the lake.
+The job runs through `spark-submit`, as an operator does it by hand. A proxy holds its commit where it and an offload
+have to meet. When a test ends, both verifiers read its table and the ledger is held against the lake.
 """
 
 from __future__ import annotations
 
+import threading
+import time
+import uuid
 from dataclasses import replace
 
 import pytest
 from pyiceberg.table.snapshots import Operation
 
-from include.offload.maintenance.model import Care
-from tests.support.care import maintained, planned
-from tests.support.domain import SPEC, Domain, DomainTable, MakeDomainTable
+from include.offload.errors import MAINTENANCE_RUNNING, OffloadError
+from include.offload.lake import marker as markers
+from include.offload.lake.rewriting import data_path
+from include.offload.ledger.care import alone
+from include.offload.maintenance.model import Care, MaintenancePlan
+from include.offload.maintenance.reporting import now_us
+from include.offload.maintenance.running import maintain
+from include.offload.recovery import rebuild
+from tests.support.care import LIMIT_S, maintained, planned, running
+from tests.support.domain import SPEC, Domain, DomainTable, MakeDomainTable, afterwards
+from tests.support.wire import Answer, CatalogProxy, Request
 
 pytestmark = pytest.mark.timeout(300)
 
-HOURLY = SPEC.replace("day(ts)", "hour(ts)")
+HOURLY = SPEC.replace("day(ts)", "hour(ts)") + "maintenance: {snapshots: 1}\n"
 """Window 0 is six hours ago at a full hour: windows 0 to 11 are one settled partition, 12 to 23 the next."""
-RUNS = 8
+RUNS = 12
+LATER_S = 6 * 86_400
+"""All snapshots of a test are old by then."""
+
+
+class Gate:
+    """Holds the first commit that comes through a proxy until it is opened. sent_first: with its answer in hand."""
+
+    def __init__(self, *, sent_first: bool = False, lost: bool = False) -> None:
+        self.sent_first = sent_first
+        self.lost = lost
+        self.came = threading.Event()
+        self.opened = threading.Event()
+
+    def __call__(self, request: Request) -> Answer | None:
+        answer = request.send() if self.sent_first else None
+        self.came.set()
+        assert self.opened.wait(LIMIT_S), "nobody opened the gate"
+        return None if self.lost else answer or request.send()
+
+    def wait(self) -> None:
+        assert self.came.wait(LIMIT_S), "no commit came"
 
 
 @pytest.fixture
 def t(table: MakeDomainTable) -> DomainTable:
-    """Two settled hours of eight small files each, and a third hour that goes on; sixteen runs and more."""
+    """Two settled hours of twelve small files each, from as many runs, and one run of the hour that goes on."""
     made = table(spec=HOURLY)
     for window in range(RUNS):
         made.fill(window, 12 + window)
@@ -40,20 +72,168 @@ def exact(t: DomainTable) -> None:
     t.consistent()
 
 
-def test_every_step_does_its_work_and_the_offload_goes_on(t: DomainTable, domain: Domain) -> None:
-    before = [s.snapshot_id for s in t.snapshots()]
-    plan = planned(t, Care.COMPACT, Care.MANIFESTS, Care.EXPIRE, later_s=6 * 86_400)
-    # all but two snapshots are old now, the newest of which is the marker's
-    steps = tuple(replace(s, keep=1) if s.care is Care.EXPIRE else s for s in plan.steps)
-    assert [s.care for s in steps] == [Care.COMPACT]
-    result = maintained(domain, replace(plan, steps=steps))
-    assert [(s.care, s.status) for s in result.steps] == [(Care.COMPACT, "done")] * 2
+def statuses(t: DomainTable, domain: Domain, plan: MaintenancePlan) -> list[tuple[Care, str]]:
+    return [(s.care, s.status) for s in maintained(domain, plan).steps]
+
+
+def at(plan: MaintenancePlan, care: Care, older_than_us: int) -> MaintenancePlan:
+    """The plan with another instant for one of its steps."""
+    return replace(
+        plan, steps=tuple(replace(s, older_than_us=older_than_us) if s.care is care else s for s in plan.steps)
+    )
+
+
+def test_every_step_does_its_work_and_the_chain_goes_on(t: DomainTable, domain: Domain) -> None:
+    """Rules 3 and 4: the marker's snapshot outlives its age, so that a rebuild finds its summary."""
+    last = markers.parse(t.lake().properties)
+    assert last is not None
+    plan = planned(t, Care.COMPACT, Care.MANIFESTS, Care.EXPIRE, later_s=LATER_S)
+    result = maintained(domain, plan)
+    assert [(s.care, s.status) for s in result.steps] == [
+        (Care.COMPACT, "done"),
+        (Care.COMPACT, "done"),
+        (Care.MANIFESTS, "done"),
+        (Care.EXPIRE, "done"),
+    ]
     assert (result.before.files, result.after.files) == (2 * RUNS + 1, 3)
-    assert t.operations()[-2:] == [Operation.REPLACE] * 2
+    assert result.after.manifests < result.before.manifests
+    assert result.after.metadata_bytes < result.before.metadata_bytes
+    kept = t.snapshots()
+    assert kept[0].snapshot_id == last.snapshot_id
+    assert [s.summary and s.summary.operation for s in kept[1:]] == [Operation.REPLACE] * 3
+    assert markers.recover(t.lake()) == last
     exact(t)
-    # everything is compact: nothing is left to do but to look for orphans
-    assert [s.care for s in planned(t).steps] == [Care.ORPHANS]
     t.fill(40).insert(3, rows=4)
     assert t.run().rows == 24
     exact(t)
-    assert set(before) <= {s.snapshot_id for s in t.snapshots()}
+    rebuild(t.ctx, t.spec)
+    assert t.run().rows == 0
+
+
+def test_nothing_to_do_is_seen_in_the_metadata(table: MakeDomainTable) -> None:
+    """Fewer files than are worth a rewrite, and the open hour, which is not settled, has more of them."""
+    t = table(spec=HOURLY)
+    for window in (0, 1, 2, 3):
+        t.fill(window)
+        t.run()
+    watermark = t.run().watermark.watermark_us
+    assert watermark is not None
+    current = t.number(0) + (watermark // 300_000_000 - t.number(0)) // 12 * 12 - t.number(0)
+    t.fill(*range(current - 12, current - 8))
+    t.run()
+    plan = planned(t)
+    assert [s.care for s in plan.steps] == [Care.ORPHANS]
+    assert {s.care for s in plan.skipped} == set(Care) - {Care.ORPHANS}
+
+
+# ---- at the same moment ----------------------------------------------------------------------------------------------
+
+
+def test_an_offload_that_commits_first_wins(t: DomainTable, domain: Domain, proxy: CatalogProxy) -> None:
+    """Compaction is about to commit when an offload replaces a window of its files: Iceberg refuses the rewrite."""
+    gate = proxy.fault = Gate()
+    with running(domain, planned(t, Care.COMPACT), **proxy.catalog_environment()) as job:
+        gate.wait()
+        t.insert(3, rows=5).fill(37)
+        assert t.run().rows == 25
+        gate.opened.set()
+        steps = job.result().steps
+    assert [s.status for s in steps] == ["overtaken", "done"]
+    exact(t)
+    assert statuses(t, domain, planned(t, Care.COMPACT)) == [(Care.COMPACT, "done")]
+    assert len(t.files()) == 4
+    exact(t)
+
+
+def test_an_append_elsewhere_disturbs_nobody(t: DomainTable, domain: Domain, proxy: CatalogProxy) -> None:
+    gate = proxy.fault = Gate()
+    with running(domain, planned(t, Care.COMPACT), **proxy.catalog_environment()) as job:
+        gate.wait()
+        t.fill(37)
+        assert t.run().rows == 10
+        gate.opened.set()
+        assert [s.status for s in job.result().steps] == ["done", "done"]
+    exact(t)
+    assert len(t.files()) == 4
+
+
+def test_maintenance_between_reading_and_committing_an_offload(t: DomainTable, domain: Domain) -> None:
+    """Rule 1: the offload rebases over all of it; rule 13: its files are young, and stay."""
+    orphan = data_path(t.lake(), uuid.uuid4(), "00000-0-left")
+    with t.lake().io.new_output(orphan).create() as file:
+        file.write(b"left by a job that died")
+    old = now_us()
+    while now_us() < old + 2_000_000:
+        # S3 tells the time of a file in seconds
+        time.sleep(0.1)
+    cut = now_us()
+    while now_us() < cut + 1_000_000:
+        time.sleep(0.1)
+    young = data_path(t.lake(), uuid.uuid4(), "00000-0-young")
+
+    def care() -> None:
+        with t.lake().io.new_output(young).create() as file:
+            file.write(b"of a job that may live")
+        live = set(t.stored()) - set(t.files())
+        assert len(live) == 4, "two files of the attempt, the young one and the orphan"
+        result = maintained(domain, at(planned(t, later_s=LATER_S), Care.ORPHANS, cut))
+        assert {s.status for s in result.steps} == {"done"}
+        (orphans,) = (s for s in result.steps if s.care is Care.ORPHANS)
+        assert orphans.figures == {"removed_files": 1}
+        assert live - set(t.stored()) == {orphan}
+
+    t.insert(3, rows=5).fill(37)
+    assert t.run(run_tasks=afterwards(care)).rows == 25
+    exact(t)
+    assert set(t.files()) < set(t.stored())
+    assert young in t.stored()
+
+
+@pytest.mark.parametrize("landed", [False, True], ids=["before-its-commit", "after-its-commit"])
+def test_maintenance_that_is_killed_leaves_nothing_that_the_next_does_not_mend(
+    t: DomainTable, domain: Domain, proxy: CatalogProxy, landed: bool
+) -> None:
+    gate = proxy.fault = Gate(sent_first=landed, lost=True)
+    with running(domain, planned(t), **proxy.catalog_environment()) as job:
+        gate.wait()
+        job.kill()
+        gate.opened.set()
+    exact(t)
+    t.insert(3, rows=5).fill(37)
+    assert t.run().rows == 25
+    exact(t)
+    left = set(t.stored()) - set(t.files())
+    assert left, "the compacted files of the commit that never came, or those that it replaced"
+    again = planned(t, Care.COMPACT, Care.EXPIRE, Care.ORPHANS, later_s=LATER_S)
+    assert {s.status for s in maintained(domain, again).steps} == {"done"}
+    exact(t)
+    # none of all files is left that no snapshot names; the marker's own snapshot still names some
+    known = {e["file_path"] for e in t.lake().inspect.all_files().to_pylist()}
+    assert set(t.stored()) == known
+
+
+def test_maintenance_waits_for_an_offload_and_then_leaves_it_to_the_next(t: DomainTable) -> None:
+    class Never:
+        def call(self, sql: str) -> dict[str, int]:
+            raise AssertionError(sql)
+
+        def remove_orphans(self, plan: MaintenancePlan, older_than_ms: int) -> int:
+            raise AssertionError(plan)
+
+    t.fill(38)
+    t.check()
+    result = maintain(t.ctx, planned(t), Never(), patience_s=0)
+    assert {s.status for s in result.steps} == {"put off"}
+    t.run()
+
+
+def test_only_one_maintenance_of_a_table_at_a_time(t: DomainTable) -> None:
+    other = t.domain.context()
+    with alone(t.ctx.ledger, t.identity):
+        with pytest.raises(OffloadError) as refused, alone(other.ledger, t.identity):
+            pass
+        assert refused.value.kind is MAINTENANCE_RUNNING
+        with alone(other.ledger, "another.table"):
+            pass
+    with alone(other.ledger, t.identity):
+        other.close()

@@ -12,6 +12,7 @@ from rich.markup import escape
 from include.offload.cli import job
 from include.offload.cli.common import TableArgument, load, opened, the_spec
 from include.offload.cli.console import Json, err, flags, grid, note, number, out, show, size
+from include.offload.errors import OffloadError
 from include.offload.settings import ROOT, Settings
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def maintain(
     """Compact files, rewrite manifests, expire snapshots and remove orphans of a table, as far as it needs it."""
     from include.offload.maintenance.model import RESULT
     from include.offload.maintenance.planning import plan_maintenance
-    from include.offload.maintenance.reporting import now_us, report
+    from include.offload.maintenance.reporting import now_us, report, report_rest
 
     settings = load()
     spec = the_spec(settings, table)
@@ -40,11 +41,19 @@ def maintain(
         if dry_run:
             show(jsonlib.loads(plan.to_json()), lambda: _print_plan(plan))
             return
+        if not plan.steps:
+            report_rest(ctx, plan)
+            show({"table": table, "steps": []}, lambda: _print_plan(plan))
+            return
         argv = command(plan, settings, no_wait=no_wait)
         if flags.debug:
             note(" ".join(argv))
-        with err.status(f"maintaining {table} …"):
-            said = job.run_job(argv, job.environment(), table, lambda _: None)
+        try:
+            with err.status(f"maintaining {table} …"):
+                said = job.run_job(argv, job.environment(), table, lambda _: None)
+        except OffloadError:
+            ctx.metrics.maintained(table, success=False)
+            raise
         result = RESULT.validate_python(said)
         report(ctx, result)
     show(said, lambda: _print_result(plan, result))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from urllib.parse import unquote
 
 from include.offload.errors import CATALOG_NOT_FOR_SPARK, OffloadError
 
@@ -76,4 +77,4 @@ def _jdbc(uri: str) -> dict[str, str]:
     login, at, place = rest.rpartition("@")
     user, _, password = login.partition(":")
     jdbc = {"uri": f"jdbc:{scheme.partition('+')[0]}://{place}"}
-    return {**jdbc, "jdbc.user": user, "jdbc.password": password} if at else jdbc
+    return {**jdbc, "jdbc.user": unquote(user), "jdbc.password": unquote(password)} if at else jdbc

@@ -12,8 +12,8 @@ OPEN_END = 2**62
 
 
 def target(plan: MaintenancePlan) -> str:
-    """The table within the catalog."""
-    return ".".join(_quoted(part) for part in plan.target)
+    """The table, its catalog included."""
+    return ".".join(_quoted(part) for part in (NAME, *plan.target))
 
 
 def compact(plan: MaintenancePlan, step: Step, span: Span) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from include.offload.context import Context
-from include.offload.maintenance.model import MaintenanceResult
+from include.offload.maintenance.model import LakeState, MaintenancePlan, MaintenanceResult
 
 
 def now_us() -> int:
@@ -15,3 +15,27 @@ def now_us() -> int:
 
 def report(ctx: Context, result: MaintenanceResult) -> None:
     """Send what the run found and left."""
+    _send(ctx, result.table, result.before, result.after)
+
+
+def report_rest(ctx: Context, plan: MaintenancePlan) -> None:
+    """The same of a table for which there was nothing to do."""
+    _send(ctx, plan.table, plan.before, plan.before)
+
+
+def _send(ctx: Context, table: str, before: LakeState, after: LakeState) -> None:
+    for when, state in (("before", before), ("after", after)):
+        ctx.metrics.lake(table, when, figures(state))
+    ctx.metrics.maintained(table, success=True)
+
+
+def figures(state: LakeState) -> dict[str, int]:
+    """A state by the names of its metrics."""
+    return {
+        "files": state.files,
+        "small_files": state.small_files,
+        "average_file_bytes": state.average_bytes,
+        "delete_files": state.delete_files,
+        "snapshots": state.snapshots,
+        "metadata_bytes": state.metadata_bytes,
+    }
