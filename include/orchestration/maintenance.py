@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import DAG, CronDataIntervalTimetable, get_current_context, task
+from airflow.sdk import DAG, BaseSensorOperator, Context, CronDataIntervalTimetable, get_current_context, task
 
 from include.offload.spec.model import TableSpec
 from include.orchestration.context import bind_log, job_timeout, quiet_libraries, settings_for
@@ -19,7 +19,6 @@ from include.orchestration.reports import report_maintenance_failure
 from include.orchestration.spark import JobOperator
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
     from airflow.sdk.definitions.xcom_arg import XComArg
 
 WAIT, SURVEY, MAINTAIN = "wait", "survey", "maintain"
@@ -73,29 +72,31 @@ def build_maintenance_dag(spec: TableSpec) -> DAG:
             execution_timeout=job_timeout(),
             doc_md="Runs Iceberg's procedures in Spark, one commit a step. Skipped when there is nothing to do.",
         )
-        wait_for_offload(spec) >> survey(spec) >> job
+        wait = OffloadAtRest(
+            task_id=WAIT,
+            spec=spec,
+            execution_timeout=SURVEY_LIMIT,
+            doc_md="Waits until no run of the offload is under way; skips this maintenance after an hour.",
+        )
+        wait >> survey(spec) >> job
     return dag
 
 
-def wait_for_offload(spec: TableSpec) -> XComArg:
-    """The sensor that lets a run of the table's offload end, without holding a slot meanwhile."""
+class OffloadAtRest(BaseSensorOperator):
+    """Waits until no run of the table's offload is under way, and holds no slot meanwhile."""
 
-    @task.sensor(
-        task_id=WAIT,
-        poke_interval=POKE_S,
-        timeout=WAIT_S,
-        mode="reschedule",
-        soft_fail=True,
-        execution_timeout=SURVEY_LIMIT,
-        doc_md="Waits until no run of the offload is under way; skips this maintenance after an hour.",
-    )
-    def wait() -> bool:
-        runs = get_current_context()["ti"].get_dr_count(dag_id=spec.dag_id, states=["running"])
-        if runs:
-            log.info("an offload of %s runs", spec.identity)
-        return not runs
+    ui_color = "#fef9c3"
 
-    return wait()
+    def __init__(self, *, spec: TableSpec, **kwargs: Any) -> None:
+        super().__init__(poke_interval=POKE_S, timeout=WAIT_S, mode="reschedule", soft_fail=True, **kwargs)
+        self._offload = spec.dag_id
+
+    def poke(self, context: Context) -> bool:
+        """Whether none runs now."""
+        running = context["ti"].get_dr_count(dag_id=self._offload, states=["running"])
+        if running:
+            self.log.info("%s runs", self._offload)
+        return not running
 
 
 def survey(spec: TableSpec) -> XComArg:

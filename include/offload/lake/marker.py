@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from dataclasses import dataclass
 
+from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Operation, Snapshot
+from pyiceberg.table.update import AssertTableUUID, SetPropertiesUpdate
 
 from include.offload.errors import (
     TARGET_FOREIGN,
@@ -18,6 +21,8 @@ from include.offload.errors import (
 
 VERSION = "1"
 PREFIX = "offload."
+PAST_SOURCES = f"{PREFIX}past-sources"
+"""The table property that names the sources of expired snapshots, so that a rebuild still knows of them (rule 2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +113,22 @@ def recover(table: Table) -> Marker | None:
 
 
 def sources(table: Table) -> set[str]:
-    """Every source that a marker of this table names, as far back as summaries are kept."""
+    """Every source that a marker of this table names, as far back as summaries are kept; expired ones as remembered."""
     named = [s.summary.additional_properties for s in table.metadata.snapshots if s.summary]
-    return {p[f"{PREFIX}source"] for p in (*named, table.properties) if p.get(f"{PREFIX}source")}
+    kept = {p[f"{PREFIX}source"] for p in (*named, table.properties) if p.get(f"{PREFIX}source")}
+    return kept | set(json.loads(table.properties.get(PAST_SOURCES, "[]")))
+
+
+def remember_sources(catalog: Catalog, table: Table) -> None:
+    """Keep in the table's properties what its summaries say of earlier sources: they are about to expire.
+
+    No part of the marker, so it makes no snapshot. Raises what the catalog raises; repeating it is safe.
+    """
+    past = sources(table) - {table.properties.get(f"{PREFIX}source", "")}
+    if past <= set(json.loads(table.properties.get(PAST_SOURCES, "[]"))):
+        return
+    update = SetPropertiesUpdate(updates={PAST_SOURCES: json.dumps(sorted(past))})
+    catalog.commit_table(table, (AssertTableUUID(uuid=table.metadata.table_uuid),), (update,))
 
 
 def check_history(table: Table, marker: Marker, identity: str) -> None:

@@ -11,8 +11,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
+from pyiceberg.table import Table
+
 from include.offload.context import Context
 from include.offload.errors import ICEBERG_RUNTIME_MISSING, MAINTENANCE_FAILED, TARGET_MISSING, OffloadError
+from include.offload.lake import marker as markers
 from include.offload.lake.catalog import find_table
 from include.offload.lake.reach import reaching
 from include.offload.ledger.care import alone, offload_runs
@@ -51,17 +54,25 @@ def maintain(
     """
     quiet = _quiet(ctx, plan.table, patience_s)
     with alone(ctx.ledger, plan.table):
+        if any(step.care is Care.EXPIRE for step in plan.steps):
+            with reaching(plan.table):
+                markers.remember_sources(ctx.catalog, _table(ctx, plan))
         steps = [result for step in plan.steps for result in run_step(plan, step, lake, quiet)]
         return MaintenanceResult(plan.table, tuple(steps), plan.before, state(ctx, plan))
 
 
 def state(ctx: Context, plan: MaintenancePlan) -> LakeState:
     """The table as it is now."""
+    table = _table(ctx, plan)
+    with reaching(plan.table):
+        return measure(table, facts(table, plan.cursor), plan.bounds.small)
+
+
+def _table(ctx: Context, plan: MaintenancePlan) -> Table:
     table = find_table(ctx.catalog, plan.target, plan.table)
     if table is None:
         raise OffloadError(TARGET_MISSING, ".".join(plan.target), table=plan.table)
-    with reaching(plan.table):
-        return measure(table, facts(table, plan.cursor), plan.bounds.small)
+    return table
 
 
 def run_step(plan: MaintenancePlan, step: Step, lake: Lake, quiet: Callable[[], bool]) -> Iterator[StepResult]:
