@@ -259,7 +259,8 @@ def regressed(v: Values) -> Condition:
 
 
 def maintenance_overdue(v: Values) -> Condition:
-    interval, last = known("offload_maintenance_interval_seconds"), known("offload_maintenance_last_success_timestamp")
+    interval = known("offload_maintenance_interval_seconds")
+    last = f"({known('offload_maintenance_last_success_timestamp')} > 0)"
     times, never = v.number("maintenance_intervals"), v.pairs("maintenance_never")
     lows = (0, *(seconds(most) for most in never))
     # a table that nobody maintains yet has until then; remembered, or a restart of the exporter would make it new

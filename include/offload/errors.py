@@ -245,7 +245,7 @@ MAINTENANCE_RUNNING = _kind(
 CATALOG_NOT_FOR_SPARK = _kind(
     "OFL-604",
     "Spark can not open this Iceberg catalog",
-    hint="set maintenance: {enabled: false} for the table, and keep it by the catalog's own means",
+    hint="set maintenance.enabled to false in the spec, and keep the table by the catalog's own means",
 )
 
 

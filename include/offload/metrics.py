@@ -56,6 +56,7 @@ RETIRED = (
     "offload_ttl_guard_stopped",
     "offload_ttl_guard_refused",
     "offload_maintenance_interval_seconds",
+    "offload_maintenance_last_success_timestamp",
 )
 """The gauges that keep an alert on a table firing; 0 says of each that there is nothing."""
 
