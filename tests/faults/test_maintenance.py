@@ -19,6 +19,7 @@ from include.offload.lake import marker as markers
 from include.offload.lake.rewriting import data_path
 from include.offload.ledger.care import alone
 from include.offload.maintenance.model import Care, MaintenancePlan
+from include.offload.maintenance.planning import MIN_FILES
 from include.offload.maintenance.reporting import now_us
 from include.offload.maintenance.running import maintain
 from include.offload.recovery import accept_source, rebuild
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.timeout(600)
 
 HOURLY = SPEC.replace("day(ts)", "hour(ts)") + "maintenance: {snapshots: 1}\n"
 """Window 0 is six hours ago at a full hour: windows 0 to 11 are one settled partition, 12 to 23 the next."""
-RUNS = 6
+RUNS = MIN_FILES
 LATER_S = 6 * 86_400
 """All snapshots of a test are old by then."""
 
@@ -56,13 +57,12 @@ class Gate:
 
 @pytest.fixture
 def t(table: MakeDomainTable) -> DomainTable:
-    """Two settled hours of six small files each, from as many runs, and one run of the hour that goes on."""
+    """Two settled hours with just enough small files to be compacted, and one with a single file."""
     made = table(spec=HOURLY)
+    made.fill(36)
     for window in range(RUNS):
         made.fill(window, 12 + window)
         made.run()
-    made.fill(36)
-    made.run()
     return made
 
 
@@ -85,7 +85,8 @@ def at(plan: MaintenancePlan, care: Care, older_than_us: int) -> MaintenancePlan
 
 def test_every_step_does_its_work_and_the_chain_goes_on(t: DomainTable, domain: Domain) -> None:
     """Rules 3 and 4: the marker's snapshot outlives its age, so that a rebuild finds its summary."""
-    for window in (37, 38, 39, 48, 49):
+    # not enough of any hour, but of manifests
+    for window in (37, 38, 39, 48, 49, 50, 51):
         t.fill(window)
         t.run()
     last = markers.parse(t.lake().properties)
