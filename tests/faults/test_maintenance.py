@@ -14,7 +14,7 @@ from dataclasses import replace
 import pytest
 from pyiceberg.table.snapshots import Operation
 
-from include.offload.errors import MAINTENANCE_RUNNING, OffloadError
+from include.offload.errors import ICEBERG_RUNTIME_MISSING, MAINTENANCE_RUNNING, OffloadError
 from include.offload.lake import marker as markers
 from include.offload.lake.rewriting import data_path
 from include.offload.ledger.care import alone
@@ -23,8 +23,9 @@ from include.offload.maintenance.planning import MIN_FILES
 from include.offload.maintenance.reporting import now_us
 from include.offload.maintenance.running import maintain
 from include.offload.recovery import accept_source, rebuild
+from include.offload.settings import load
 from tests.support.care import LIMIT_S, maintained, planned, running
-from tests.support.domain import SPEC, Domain, DomainTable, MakeDomainTable, afterwards
+from tests.support.domain import SPEC, Domain, DomainTable, MakeDomainTable, afterwards, said
 from tests.support.wire import Answer, CatalogProxy, Request
 
 pytestmark = pytest.mark.timeout(600)
@@ -220,6 +221,16 @@ def test_maintenance_that_is_killed_leaves_nothing_that_the_next_does_not_mend(
     # none of all files is left that no snapshot names; the marker's own snapshot still names some
     known = {e["file_path"] for e in t.lake().inspect.all_files().to_pylist()}
     assert set(t.stored()) == known
+
+
+@pytest.mark.parametrize("care", [Care.STATISTICS, Care.ORPHANS])
+def test_spark_without_icebergs_runtime_is_told_so(table: MakeDomainTable, domain: Domain, care: Care) -> None:
+    """By SQL and by Iceberg's own API; nothing was done."""
+    t = table(spec=SPEC + "maintenance: {statistics: true}\n").fill(0)
+    t.run()
+    with running(domain, planned(t, care), load(iceberg_jars="")) as job:
+        (error,) = said(job.ended(), "ERROR")
+    assert error["id"] == ICEBERG_RUNTIME_MISSING.id
 
 
 def test_maintenance_waits_for_an_offload_and_then_leaves_it_to_the_next(t: DomainTable) -> None:

@@ -14,7 +14,7 @@ from include.offload.cli.maintain import command
 from include.offload.maintenance.model import RESULT, Care, MaintenancePlan, MaintenanceResult
 from include.offload.maintenance.planning import plan_maintenance
 from include.offload.maintenance.reporting import now_us
-from include.offload.settings import load
+from include.offload.settings import Settings, load
 from local.spark import spark_env, spark_submit_command
 from tests.support.domain import Domain, DomainTable, said
 
@@ -30,8 +30,8 @@ def planned(t: DomainTable, *only: Care, later_s: float = 0) -> MaintenancePlan:
 class Job:
     """`spark-submit spark_jobs/maintain.py` at work, in a process group of its own."""
 
-    def __init__(self, domain: Domain, plan: MaintenancePlan, *, wait: bool, **environment: str) -> None:
-        submit = command(plan, load(), no_wait=not wait)
+    def __init__(self, domain: Domain, plan: MaintenancePlan, settings: Settings, **environment: str) -> None:
+        submit = command(plan, settings, no_wait=True)
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed when the job ends
         self._process = subprocess.Popen(
             [*spark_submit_command(), *submit[1:]],
@@ -67,16 +67,18 @@ class Job:
 
 
 @contextmanager
-def running(domain: Domain, plan: MaintenancePlan, *, wait: bool = False, **environment: str) -> Iterator[Job]:
-    """The job; it is killed when the block is left before it ended. wait: until no offload of the table runs."""
-    job = Job(domain, plan, wait=wait, **environment)
+def running(
+    domain: Domain, plan: MaintenancePlan, settings: Settings | None = None, **environment: str
+) -> Iterator[Job]:
+    """The job, which does not wait for an offload; it is killed when the block is left before it ended."""
+    job = Job(domain, plan, settings or load(), **environment)
     try:
         yield job
     finally:
         job.close()
 
 
-def maintained(domain: Domain, plan: MaintenancePlan, *, wait: bool = False, **environment: str) -> MaintenanceResult:
+def maintained(domain: Domain, plan: MaintenancePlan) -> MaintenanceResult:
     """Run a plan to its end."""
-    with running(domain, plan, wait=wait, **environment) as job:
+    with running(domain, plan) as job:
         return job.result()

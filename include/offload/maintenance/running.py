@@ -30,7 +30,8 @@ PATIENCE_S = 600.0
 POLL_S = 5.0
 OVERTAKEN = ("exceptions.ValidationException", "exceptions.CommitFailedException")
 """Iceberg's refusals of a rewrite whose files somebody replaced meanwhile; nothing was changed then."""
-NO_RUNTIME = ("Cannot find catalog plugin class", "CATALOG_PLUGIN_CLASS_NOT_FOUND", "SparkCatalog")
+NO_RUNTIME = ("Cannot find catalog plugin class", "'JavaPackage' object is not callable")
+"""What Spark, and its bridge to Python, say of Iceberg's classes when no jar has them."""
 
 
 class Lake(Protocol):
@@ -95,7 +96,7 @@ def run_step(plan: MaintenancePlan, step: Step, lake: Lake, quiet: Callable[[], 
                 log.warning("%s: an offload came first: %s", plan.table, text[:300])
                 yield StepResult(step.care, "overtaken", time.monotonic() - started, why=text.splitlines()[0][:300])
                 continue
-            if any(word in text for word in NO_RUNTIME) and "ClassNotFound" in text + type(error).__name__:
+            if any(word in text for word in NO_RUNTIME):
                 raise OffloadError(ICEBERG_RUNTIME_MISSING, text.splitlines()[0][:300], table=plan.table) from error
             raise OffloadError(MAINTENANCE_FAILED, f"{step.care}: {text}"[:1000], table=plan.table) from error
         yield StepResult(step.care, "done", time.monotonic() - started, figures)
