@@ -6,6 +6,7 @@ have to meet. When a test ends, both verifiers read its table and the ledger is 
 
 from __future__ import annotations
 
+import subprocess
 import threading
 import time
 import uuid
@@ -18,12 +19,13 @@ from include.offload.errors import ICEBERG_RUNTIME_MISSING, MAINTENANCE_RUNNING,
 from include.offload.lake import marker as markers
 from include.offload.lake.rewriting import data_path
 from include.offload.ledger.care import alone
-from include.offload.maintenance.model import Care, MaintenancePlan
+from include.offload.maintenance.model import Care, MaintenancePlan, plan_from_json
 from include.offload.maintenance.planning import MIN_FILES
 from include.offload.maintenance.reporting import now_us
 from include.offload.maintenance.running import maintain
 from include.offload.recovery import accept_source, rebuild
 from include.offload.settings import load
+from tests.support.airflow_bag import ROOT
 from tests.support.care import LIMIT_S, maintained, planned, running
 from tests.support.domain import SPEC, Domain, DomainTable, MakeDomainTable, afterwards, said
 from tests.support.wire import Answer, CatalogProxy, Request
@@ -124,6 +126,28 @@ def test_nothing_to_do_is_seen_in_the_metadata(table: MakeDomainTable) -> None:
     plan = planned(t)
     assert [s.care for s in plan.steps] == [Care.ORPHANS]
     assert {s.care for s in plan.skipped} == set(Care) - {Care.ORPHANS}
+
+
+def test_a_file_is_no_orphan_while_four_of_the_longest_jobs_could_run(table: MakeDomainTable) -> None:
+    """Rule 13: also where the spec's age is shorter."""
+    day_us = 86_400_000_000
+    for job_timeout_s, days in ((3600, 3), (86_400, 4)):
+        t = table(settings=load(job_timeout_s=job_timeout_s)).fill(0)
+        t.run()
+        before = now_us()
+        (step,) = planned(t, Care.ORPHANS).steps
+        assert step.older_than_us is not None
+        assert before <= step.older_than_us + days * day_us <= now_us()
+
+
+def test_the_command_line_says_what_it_would_do(table: MakeDomainTable) -> None:
+    t = table().fill(0)
+    t.run()
+    dry = [str(ROOT / "bin" / "offload"), "maintain", t.identity, "--dry-run", "--json"]
+    done = subprocess.run(dry, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    plan = plan_from_json(done.stdout)
+    assert (plan.table, plan.before.files, [s.care for s in plan.steps]) == (t.identity, 1, [Care.ORPHANS])
 
 
 def test_statistics_are_computed_once_a_snapshot(table: MakeDomainTable, domain: Domain) -> None:
