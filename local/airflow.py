@@ -102,7 +102,14 @@ def options(home: Home) -> dict[str, dict[str, str]]:
             "print_stats_interval": "0",
         },
         "operators": {"default_owner": "offload"},
+        **_lineage(home),
     }
+
+
+def _lineage(home: Home) -> dict[str, dict[str, str]]:
+    """OpenLineage is on when somebody says where events go, in OpenLineage's own file among the secrets."""
+    file = home.secrets / "openlineage.yml"
+    return {"openlineage": {"config_path": str(file), "namespace": "offload"}} if file.exists() else {}
 
 
 def connections(home: Home) -> list[dict[str, str | int | None]]:

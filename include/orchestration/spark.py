@@ -16,10 +16,8 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from airflow.providers.apache.spark.hooks.spark_submit import SparkSubmitHook
-from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
 from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 
@@ -31,6 +29,14 @@ from include.offload.windows import Grid, from_us
 from include.orchestration import event_log
 from include.orchestration.context import bind_log, connection, resolve
 from include.orchestration.failures import refusals
+from include.orchestration.unloaded import without_openlineage
+
+with without_openlineage():
+    from airflow.providers.apache.spark.hooks.spark_submit import SparkSubmitHook
+    from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
+
+if TYPE_CHECKING:
+    from airflow.providers.openlineage.extractors.base import OperatorLineage
 
 SECRETS_EXTRA = "offload-secrets-file"
 """Extra of the Spark connection: path of a secret that the cluster mounts itself; then no file is written."""
@@ -176,6 +182,7 @@ class OffloadOperator(JobOperator):
             **kwargs,
         )
         self._plan_task_id = plan_task_id
+        self._shipped: dict[str, Any] | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:  # type: ignore[override]
         """Submit and wait; returns what the job reported."""
@@ -216,7 +223,15 @@ class OffloadOperator(JobOperator):
         if changed := result.pop("pending_windows", []):
             self.log.warning("offload %s: %s", spec.identity, pending_line(changed, spec.window_us))
         # 64-bit numbers lose their last digits in a browser
-        return {**result, "snapshot_id": str(result["snapshot_id"])}
+        self._shipped = {**result, "snapshot_id": str(result["snapshot_id"])}
+        return self._shipped
+
+    def get_openlineage_facets_on_complete(self, task_instance: object) -> OperatorLineage[Any, Any] | None:
+        """What moved from where to where. Only Airflow's OpenLineage provider asks, where a site switched it on."""
+        # slow to import, and no task needs it otherwise
+        from include.orchestration.lineage import lineage
+
+        return lineage(self._spec, self._shipped)
 
 
 def _spark_submit(extra: dict[str, Any]) -> str | None:
