@@ -23,7 +23,7 @@ def openlineage_is_off() -> bool:
     except ImportError:
         return False
     try:
-        return conf.is_disabled()
+        return bool(conf.is_disabled())
     except (AirflowException, ValueError):
         return False
 
