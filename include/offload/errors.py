@@ -128,7 +128,7 @@ TARGET_WITHOUT_MARKER = _kind(
     "OFL-304",
     "the Iceberg table holds data but no commit marker",
     command="bin/offload ledger rebuild {table}",
-    hint="if this pipeline wrote it; else name another target in the spec",
+    hint="if this pipeline wrote it; if another program did, bin/offload adopt {table} shows what it holds",
 )
 TARGET_ROLLED_BACK = _kind(
     "OFL-305",
@@ -177,6 +177,12 @@ TARGET_STILL_THERE = _kind(
     "the Iceberg table is still there",
     command="bin/offload ledger rebuild {table}",
     hint="or drop the table first",
+)
+ADOPT_REFUSED = _kind(
+    "OFL-314",
+    "the Iceberg table can not be adopted like this",
+    command="bin/offload adopt {table}",
+    hint="shows what it holds; --until says up to when its history is complete",
 )
 # 4xx: the protocol
 PLAN_UNKNOWN = _kind("OFL-401", "the ledger does not know this plan", hint="clear check_extent to plan again")

@@ -218,7 +218,7 @@ def rebuild(ctx: Context, spec: TableSpec, *, foreign: bool = False) -> Rebuilt:
         projection = project_onto(spec, source, table)
         expiry = expiry_sql(source, spec)
         found = lake_windows(client, table, spec, projection)
-        expiries = _expiries(client, table, spec, expiry, found)
+        expiries = expiries_of(client, table, spec, expiry, found)
         partition = in_lake_order(partition_columns(spec, projection), table)
         now = client.now_us()
         expiries = dict(expiries) | _of_another_source(client, table, spec, source.identity, found)
@@ -356,7 +356,7 @@ def account(
     return [*shipped, *(Entry(s, None) for s in empty)], origin
 
 
-def _expiries(client: Client, table: Table, spec: TableSpec, expiry: Expiry, found: Iterable[int]) -> dict[int, int]:
+def expiries_of(client: Client, table: Table, spec: TableSpec, expiry: Expiry, found: Iterable[int]) -> dict[int, int]:
     """The first expiry of each window of the lake; a window whose own can't be told counts as expired long ago."""
     if expiry.readable and expiry.strict is None:
         return {}

@@ -32,10 +32,12 @@ PRELOAD = [
 
 
 def run(environment: Mapping[str, str], step: str, *arguments: str) -> None:
-    """`check IDENTITY RUN_ID`, `ship PLAN_ID`, `watermark IDENTITY PLAN_ID`, as three tasks would; `rebuild IDENTITY`.
+    """`check IDENTITY RUN_ID`, `ship PLAN_ID`, `watermark IDENTITY PLAN_ID`, as three tasks would; `rebuild IDENTITY`,
+    `adopt IDENTITY`.
 
     `measure PLAN_ID FILE` ships too, and writes into FILE by how many bytes this process grew at its peak.
     """
+    from include.offload.adoption import adopt
     from include.offload.recovery import rebuild
     from include.offload.settings import load
     from include.offload.spec.load import load_spec
@@ -61,6 +63,8 @@ def run(environment: Mapping[str, str], step: str, *arguments: str) -> None:
         check_extent(ctx, spec, RunRequest(arguments[1]))
     elif step == "rebuild":
         rebuild(ctx, spec)
+    elif step == "adopt":
+        adopt(ctx, spec, apply=True)
     else:
         update_watermark(ctx, spec, uuid.UUID(arguments[1]))
 
