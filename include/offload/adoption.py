@@ -24,7 +24,6 @@ from include.offload.errors import (
     PLAN_UNKNOWN,
     TARGET_MISSING,
     TARGET_SCHEMA_DISAGREES,
-    TARGET_WITHOUT_MARKER,
     OffloadError,
 )
 from include.offload.lake import marker as markers
@@ -127,9 +126,9 @@ def adopt(ctx: Context, spec: TableSpec, until_us: int | None = None, *, apply: 
     until_us: the history is complete before this instant, µs UTC; None: before the end of the last window that it
     holds, which ClickHouse must confirm. Safe to repeat: what a crash left between the snapshot and the ledger is
     finished. Raises OFL-302 when its columns or partition fields do not fit the spec, OFL-303 when another pipeline
-    owns it, OFL-304 when its marker is unreadable, OFL-309 when there is none, OFL-314 when a row would be written
-    twice or nobody says that the history is complete, OFL-404 when the fate of the commit can't be told, OFL-405 when
-    the ledger holds another history of it.
+    owns it, OFL-304 or OFL-316 when its marker is unreadable, OFL-309 when there is none, OFL-314 when a row would be
+    written twice or nobody says that the history is complete, OFL-404 when the fate of the commit can't be told,
+    OFL-405 when the ledger holds another history of it.
     """
     ctx.ledger.check_schema()
     table = find_table(ctx.catalog, (spec.target.namespace, spec.target.table), spec.identity)
@@ -174,7 +173,7 @@ def _marker(ctx: Context, spec: TableSpec, table: Table) -> Marker | None:
         if markers.parse(table.properties) is None and markers.recover(table) is None:
             return None
     except ValueError as error:
-        raise OffloadError(TARGET_WITHOUT_MARKER, str(error), table=spec.identity) from error
+        raise markers.unreadable(error, spec.identity) from error
     return markers.read(table, spec.identity, ctx.pipeline)
 
 

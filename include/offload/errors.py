@@ -184,6 +184,17 @@ ADOPT_REFUSED = _kind(
     command="bin/offload adopt {table}",
     hint="shows what it holds; --until says up to when its history is complete",
 )
+TABLE_RETIRED = _kind(
+    "OFL-315",
+    "the table is retired, or it can not be",
+    command="bin/offload retire {table}",
+    hint="says which and what to do; --undo lets a retired one go on",
+)
+MARKER_NEWER = _kind(
+    "OFL-316",
+    "newer code wrote the commit marker",
+    hint="run this table with the newest release that ever ran it; nothing was changed",
+)
 # 4xx: the protocol
 PLAN_UNKNOWN = _kind("OFL-401", "the ledger does not know this plan", hint="clear check_extent to plan again")
 PLAN_SUPERSEDED = _kind(

@@ -262,10 +262,11 @@ def rebuild(ctx: Context, spec: TableSpec, *, foreign: bool = False) -> Rebuilt:
         created_us=now,
     )
     ctx.ledger.freeze(plan)
-    landing = plant(ctx.catalog, table, plan, uuid.uuid4(), marker.watermark_us)
+    landing = plant(ctx.catalog, table, plan, uuid.uuid4(), marker.watermark_us, marker.retired_us)
     reached("rebuild-planted")
     landed = Landed(str(landing.table.metadata.table_uuid), landing.marker.snapshot_id, landing.marker.sequence_number)
     restore(ctx.ledger, head, plan, entries, projection.fingerprint, landed)
+    ctx.ledger.retire(head.table_id, marker.retired_us)
     looks.forget(ctx.ledger, head.table_id)
     return Rebuilt(
         table=spec.identity,
@@ -286,7 +287,7 @@ def _newest(ctx: Context, table: Table, spec: TableSpec) -> Marker:
     try:
         marker = markers.recover(table) or markers.parse(table.properties)
     except ValueError as error:
-        raise OffloadError(TARGET_WITHOUT_MARKER, str(error), table=spec.identity) from error
+        raise markers.unreadable(error, spec.identity) from error
     if marker is not None:
         return marker
     head = ctx.ledger.head(spec.identity)

@@ -19,6 +19,7 @@ from include.offload.cli import (
     maintain,
     reconcile,
     reference,
+    retire,
     run,
     schema,
     sessions,
@@ -65,6 +66,7 @@ app.command("accept-loss", rich_help_panel=RECOVERY)(accept_loss.accept_loss)
 app.command("take-over", rich_help_panel=RECOVERY)(ledger.take_over)
 app.command("restore-main", rich_help_panel=RECOVERY)(ledger.restore_main)
 app.command("adopt", rich_help_panel=RECOVERY)(adopt.adopt)
+app.command("retire", rich_help_panel=RECOVERY)(retire.retire)
 app.command("errors", rich_help_panel=RECOVERY)(reference.errors)
 app.add_typer(spec.app, name="spec", rich_help_panel=SETUP)
 app.add_typer(stack.app, name="stack", rich_help_panel=SETUP)
