@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from include.offload.cli import app
 from include.offload.ledger.migrate import TABLES, downgrade, revisions, upgrade
 from include.offload.ledger.store import SCHEMA_REVISION
-from tests.integration.test_ledger_backup import FILL
+from tests.support.ledger_rows import FILL
 from tests.support.ledgers import own_ledger
 from tests.support.stack import Servers
 
