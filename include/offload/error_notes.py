@@ -92,7 +92,8 @@ NOTES: dict[str, str] = {
         other one, then take the table over.""",
     "OFL-304": """
         The table holds snapshots, and none of them carries a marker: someone else filled it, or all of our snapshots
-        have expired and the properties were removed.""",
+        have expired and the properties were removed. What another program filled can be
+        [adopted](howto-adopt.md).""",
     "OFL-305": """
         The marker names a snapshot that is not in the history of `main`, and an older one is: somebody rolled the
         table back, switched branches or replaced it. `restore-main` sets `main` to the marker's snapshot, while that
@@ -133,6 +134,17 @@ NOTES: dict[str, str] = {
     "OFL-313": """
         `ledger forget` is for a table that was dropped on purpose. While Iceberg holds rows, forgetting them would ship
         them twice.""",
+    "OFL-314": """
+        `adopt` wrote nothing. Rows lie at or after the border and would be written twice, the border is not settled
+        yet, rows have no cursor, or ClickHouse holds nothing that the history could be compared with and nobody said
+        up to when it is complete. [howto-adopt.md](howto-adopt.md) has each case.""",
+    "OFL-315": """
+        A run met a table that was retired: its spec file and its DAG are still there. Or `retire` was asked for while
+        settled rows are in ClickHouse alone: ship them, or leave so many behind.
+        [howto-retire.md](howto-retire.md).""",
+    "OFL-316": """
+        A newer release has worked on this table and says in the marker something that this one does not understand.
+        Nothing was planned or committed. Going back to an older release is safe only to one that knows the marker.""",
     "OFL-401": """
         The run's plan is not in the ledger: the ledger was rebuilt or restored since.""",
     "OFL-402": """

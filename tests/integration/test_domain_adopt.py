@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from include.offload import adoption
 from include.offload.accepting import schema_accept
-from include.offload.adoption import Adoption, Group, adopt
+from include.offload.adoption import Adoption, adopt
 from include.offload.cli import app
 from include.offload.errors import (
     ADOPT_REFUSED,
@@ -33,6 +33,7 @@ from include.offload.errors import (
     ErrorKind,
     OffloadError,
 )
+from include.offload.foreign_history import Group
 from include.offload.lake.evolution import project_onto
 from include.offload.lake.schema import schema_of
 from include.offload.lake.shipping import STREAM_SETTINGS, batches
@@ -293,7 +294,7 @@ def test_the_old_program_writes_once_more_while_it_is_adopted(
     table: MakeDomainTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     t = write(make(table().fill(0, 1, 2)), 0, 1)
-    real = adoption.plant
+    real = adoption.__dict__["plant"]
     monkeypatch.setattr(adoption, "plant", lambda *args: (write(t, 1, 2), real(*args))[1])
     assert kind(lambda: adopt(t.ctx, t.spec, apply=True)) is COMMIT_UNKNOWN
     monkeypatch.undo()
