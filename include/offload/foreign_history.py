@@ -16,6 +16,7 @@ from include.offload.errors import (
     OffloadError,
 )
 from include.offload.lake.evolution import compare, project_onto
+from include.offload.lookback import MAX_PROOFS, still_whole
 from include.offload.model import (
     EXPIRED_LONG_AGO,
     Cell,
@@ -99,7 +100,8 @@ def look(ctx: Context, spec: TableSpec, table: Table, until_us: int | None) -> S
         below = _below(client, query, lake, border, spec, grid)
         here = read_survey(client, query, [] if below.empty else [below], hashed=True)
         replica = client.endpoint.name
-    equal = {n for n, w in lake.items() if n in here and (here[n].rows, here[n].hash) == (w.rows, w.hash)}
+        equal = {n for n, w in lake.items() if n in here and (here[n].rows, here[n].hash) == (w.rows, w.hash)}
+        windows |= _protected(client, spec, query, table, windows, here, equal)
     if lake and not equal:
         if until_us is None:
             raise OffloadError(
@@ -126,6 +128,26 @@ def look(ctx: Context, spec: TableSpec, table: Table, until_us: int | None) -> S
     horizon = grid.floor(settled - spec.horizon_us)
     found = _grouped(windows, here, equal, decision, horizon, grid)
     return Seen(source, projection, replica, now, border, tuple(windows.values()), found, notes)
+
+
+def _protected(
+    client: Client,
+    spec: TableSpec,
+    query: ExtentQuery,
+    table: Table,
+    lake: Mapping[int, WindowState],
+    here: Mapping[int, WindowState],
+    equal: Iterable[int],
+) -> dict[int, WindowState]:
+    """Where rows expire: the windows that differ and of which ClickHouse lacks a row, as they are never replaced.
+
+    A run without a look to compare with finds the same (rule 18).
+    """
+    if query.expiry is None:
+        return {}
+    suspects = sorted(here.keys() & lake.keys() - set(equal))
+    whole = still_whole(client, spec, query, None, table, suspects) if len(suspects) <= MAX_PROOFS else set()
+    return {n: replace(lake[n], expiry_us=EXPIRED_LONG_AGO) for n in suspects if n not in whole}
 
 
 def _fits(changes: Iterable[SchemaChange], spec: TableSpec, table: Table) -> tuple[str, ...]:

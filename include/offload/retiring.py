@@ -59,8 +59,7 @@ def retire(ctx: Context, spec: TableSpec, leave: int = 0) -> Retired:
     """
     ctx.ledger.check_schema()
     head, table, marker = _stand(ctx, spec)
-    if head.retired or (marker is not None and marker.retired_us is not None):
-        ctx.ledger.retire(head.table_id, _now_us() if marker is None or not marker.retired_us else marker.retired_us)
+    if head.retired:
         return _done(spec, head, marker, retired=True, changed=False, left=0)
     found = unshipped(ctx, spec, head)
     if found.rows != leave:
@@ -87,10 +86,10 @@ def undo(ctx: Context, spec: TableSpec) -> Retired:
     ctx.ledger.check_schema()
     head, table, marker = _stand(ctx, spec)
     changed = head.retired
-    if table is not None and marker is not None and marker.retired_us is not None:
-        head, marker = _mark(ctx, spec, table, head, marker, None)
-        changed = True
-    ctx.ledger.retire(head.table_id, None)
+    if changed:
+        if table is not None and marker is not None:
+            head, marker = _mark(ctx, spec, table, head, marker, None)
+        ctx.ledger.retire(head.table_id, None)
     return _done(spec, head, marker, retired=False, changed=changed, left=0)
 
 
@@ -117,7 +116,7 @@ def unshipped(ctx: Context, spec: TableSpec, head: Head) -> Unshipped:
 
 
 def _stand(ctx: Context, spec: TableSpec) -> tuple[Head, Table | None, Marker | None]:
-    """Where ledger and lake stand, the ledger brought up to the marker first. Raises OFL-401."""
+    """Where ledger and lake stand; what the marker says of both, a retirement too, is in the ledger. Raises OFL-401."""
     head = ctx.ledger.head(spec.identity)
     if head is None:
         raise OffloadError(
@@ -125,6 +124,9 @@ def _stand(ctx: Context, spec: TableSpec) -> tuple[Head, Table | None, Marker | 
         )
     table = find_table(ctx.catalog, (spec.target.namespace, spec.target.table), spec.identity)
     head, marker = bring_up(ctx, spec, table, head)
+    if marker is not None and head.retired is (marker.retired_us is None):
+        ctx.ledger.retire(head.table_id, marker.retired_us)
+        head = replace(head, retired=not head.retired)
     return head, table, marker
 
 

@@ -39,7 +39,7 @@ from include.offload.lake.schema import schema_of
 from include.offload.lake.shipping import STREAM_SETTINGS, batches
 from include.offload.source.describe import describe
 from include.offload.windows import from_us
-from tests.support.domain import DATABASE, SPEC, DomainTable, MakeDomainTable
+from tests.support.domain import DATABASE, DDL, SPEC, DomainTable, MakeDomainTable
 from tests.support.ledgers import MakeLedger, own_ledger, with_ledger
 from tests.support.one_step import one_step
 
@@ -170,6 +170,20 @@ def test_what_clickhouse_no_longer_holds_stays(table: MakeDomainTable) -> None:
     adopt(t.ctx, t.spec, apply=True)
     assert t.run().rows == 10
     assert t.lake_ids() == list(range(1, 41))
+    t.consistent()
+
+
+def test_where_rows_expire_a_window_of_other_values_stays(table: MakeDomainTable) -> None:
+    """What differs may be what is left of rows that expired: only a window with every row of the lake is replaced."""
+    t = table(ddl=f"{DDL} TTL toDateTime(ts) + INTERVAL 30 DAY").fill(0, 1, 2)
+    write(make(t), 0, 2.5)
+    t.unverifiable = "other values stay in the lake"
+    t.mutate("UPDATE note = 'other' WHERE id = 5")
+    looked = adopt(t.ctx, t.spec, t.at(2.5), apply=True)
+    assert {g: n for g, (n, _, _) in groups(looked).items()} == {Group.EQUAL: 1, Group.NEXT: 1, Group.STAYS: 1}
+    run = t.run()
+    assert [w.window for w in run.check.plan.windows] == [t.number(2)], "as it was said"
+    assert t.lake_ids() == t.source_ids()
     t.consistent()
 
 
