@@ -95,7 +95,8 @@ class Settings(BaseSettings):
 
     def jars(self) -> tuple[str, ...]:
         """Paths or URLs of the jars that a maintenance job takes along."""
-        return tuple(name for part in self.iceberg_jars.split(",") if (name := part.strip()))
+        return _listed(self.iceberg_jars)
+
     def watermark(self) -> str:
         """The URI of another pipeline's PostgreSQL. Raises OFL-102 when it is not configured."""
         return self._require("watermark_uri")
