@@ -10,7 +10,6 @@ from decimal import Decimal, localcontext
 from math import isclose, isnan
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyiceberg.table import Table
@@ -27,7 +26,6 @@ EXACT = decimal.Context(prec=100)
 """Sums of decimals with 38 digits need more than the 28 of Python's default context."""
 FLOAT_TOLERANCE = 1e-9
 """Sums of floats depend on the order of adding; relative, far above the rounding of 53 bits over billions of rows."""
-HALF = np.uint64(2**32 - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,10 +136,7 @@ def _checksums(values: pa.Array) -> Decimal:
 
 def _identifiers(values: pa.Array) -> Decimal:
     stored = values.storage if isinstance(values, pa.ExtensionArray) else values
-    halves = np.frombuffer(b"".join(stored.to_pylist()), dtype=">u8").astype(np.uint64).reshape(-1, 2)
-    # 2^32 values are needed to overflow: more than a batch has
-    high, low = (int((h >> np.uint64(32)).sum()) * 2**32 + int((h & HALF).sum()) for h in (halves[:, 0], halves[:, 1]))
-    return Decimal(high * 2**64 + low)
+    return Decimal(sum(int.from_bytes(value, "big") for value in stored.to_pylist()))
 
 
 def _zero(leaf: Leaf) -> Any:

@@ -1,4 +1,4 @@
-"""A trial without object store and catalog server: deploy/catalogs/local-files.yaml, two runs, both readers."""
+"""A trial without object store and catalog server: deploy/catalogs/local-files.yaml, two runs."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_directory_is_lake_enough(trial: Path, domain: Domain, table: MakeDomainTable) -> None:
     t = table(settings=load())
+    t.unverifiable = "ClickHouse may not read the directory, which goes with this test"
     assert isinstance(t.ctx.catalog, SqlCatalog)
     t.fill(0, 1, 2)
     assert t.run().rows == 30
@@ -43,7 +44,6 @@ def test_a_directory_is_lake_enough(trial: Path, domain: Domain, table: MakeDoma
     assert t.operations() == [Operation.APPEND, Operation.OVERWRITE]
     assert t.lake_ids() == t.source_ids()
     assert list(trial.rglob("*.parquet"))
-    # here, as the fixture looks again only when the directory is gone
-    assert t.verified().lake_rows == 32
+    # PyIceberg alone: the stack's ClickHouse may read no files of this machine
+    assert len(t.lake_ids()) == 32
     t.consistent()
-    t.unverifiable = "its directory goes with this test"
