@@ -109,7 +109,7 @@ site: $(DONE)/docs ## Build the docs site into .site/; a dead link or anchor is 
 setup: ## Install all that is missing; does nothing the second time
 	@$(MAKE) --silent .venv/.complete
 
-.venv/.complete: $(DONE)/airflow $(DONE)/spark $(DONE)/java .venv/tools/bin/statsd_exporter .venv/tools/bin/prometheus .venv/tools/bin/amtool $(DONE)/archive
+.venv/.complete: $(DONE)/airflow $(DONE)/spark $(DONE)/java .venv/tools/bin/statsd_exporter .venv/tools/bin/prometheus .venv/tools/bin/amtool $(DONE)/archive $(DONE)/iceberg
 	@touch $@
 
 $(DONE)/boot: requirements-boot.txt bin/bootstrap | $(DONE)
@@ -157,6 +157,12 @@ $(DONE)/chromium: $(DONE)/airflow local/chromium.py
 $(DONE)/archive: $(DONE)/java $(DONE)/spark local/spark.py local/spark_warm_up.py
 	@bin/step "class data archive for Spark" $(AIRFLOW)/python -m local.spark \
 		|| echo "  Spark jobs will work, but start slower." >&2
+	@touch $@
+
+# only maintenance needs it: worth a warning, not a stop
+$(DONE)/iceberg: $(DONE)/java $(DONE)/spark local/iceberg.py
+	@bin/step "Iceberg's runtime for Spark" $(AIRFLOW)/python -m local.iceberg \
+		|| echo "  Everything but maintenance will work." >&2
 	@touch $@
 
 $(DONE):

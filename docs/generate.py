@@ -30,6 +30,7 @@ GROUPS = {
     "3": "The target, Iceberg and its catalog",
     "4": "The protocol",
     "5": "The ledger and the machine",
+    "6": "Maintenance",
 }
 """By the first digit of an id."""
 

@@ -102,7 +102,14 @@ def options(home: Home) -> dict[str, dict[str, str]]:
             "print_stats_interval": "0",
         },
         "operators": {"default_owner": "offload"},
+        **_lineage(home),
     }
+
+
+def _lineage(home: Home) -> dict[str, dict[str, str]]:
+    """OpenLineage is on when somebody says where events go, in OpenLineage's own file among the secrets."""
+    file = home.secrets / "openlineage.yml"
+    return {"openlineage": {"config_path": str(file), "namespace": "offload"}} if file.exists() else {}
 
 
 def connections(home: Home) -> list[dict[str, str | int | None]]:
@@ -185,14 +192,17 @@ def prepare(home: Home) -> None:
 
 
 def bootstrap(home: Home) -> None:
-    """Make the connections and the pool through the REST API, or make them again as they should be.
+    """Make the connections and the pools through the REST API, or make them again as they should be.
 
     Raises httpx.HTTPError when the API server refuses.
     """
     import httpx
 
-    pool = {"name": "offload_spark", "slots": POOL_SLOTS, "description": "Offload jobs at the same time"}
-    wanted = {"connections": connections(home), "pools": [{**pool, "include_deferred": False}]}
+    pools = [
+        {"name": "offload_spark", "slots": POOL_SLOTS, "description": "Offload jobs at the same time"},
+        {"name": "offload_maintenance", "slots": 1, "description": "Maintenance jobs at the same time"},
+    ]
+    wanted = {"connections": connections(home), "pools": [{**pool, "include_deferred": False} for pool in pools]}
     facts = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
     stamp = home.airflow / ".connected"
     if stamp.exists() and stamp.read_text() == facts:

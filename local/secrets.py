@@ -13,7 +13,7 @@ import secrets
 from pathlib import Path
 from urllib.parse import quote
 
-from local import ports
+from local import iceberg, ports
 from local.paths import Home
 
 BUCKET = "lake"
@@ -103,6 +103,7 @@ def derived(home: Home, values: dict[str, str]) -> dict[str, str]:
         "offload_ledger_uri": postgres_uri("offload_ledger", values["ledger_password"], "offload"),
         "airflow_db_uri": postgres_uri("airflow", values["airflow_db_password"], "airflow"),
         "iceberg_db_uri": postgres_uri("iceberg", values["iceberg_db_password"], "iceberg"),
+        "offload_iceberg_jars": ",".join(str(path) for path in iceberg.present()),
         "offload_statsd_port": str(ports.port("STATSD")),
         "offload_airflow_url": f"http://admin:{values['airflow_admin_password']}@{ports.HOST}:{ports.port('AIRFLOW')}",
         "offload_metrics_url": f"http://{ports.HOST}:{ports.port('STATSD_METRICS')}",

@@ -30,6 +30,7 @@ RUNBOOKS: dict[str, str] = {
     "IcebergOffloadCycleTooSlow": SPEED,
     "IcebergOffloadCycleSlow": SPEED,
     "IcebergOffloadThroughputLow": SPEED,
+    "IcebergOffloadMaintenanceOverdue": SPEED,
     "IcebergOffloadWatermarkStale": WATERMARK,
     "IcebergOffloadHasNotOffloadedSinceStart": WATERMARK,
     "IcebergOffloadSchedulerDown": SCHEDULER,
@@ -60,6 +61,7 @@ PANELS: dict[str, IntEnum] = {
     "IcebergOffloadCycleTooSlow": Table.CYCLE,
     "IcebergOffloadCycleSlow": Table.CYCLE,
     "IcebergOffloadThroughputLow": Table.SPEED,
+    "IcebergOffloadMaintenanceOverdue": Table.CARE,
     "IcebergOffloadWatermarkStale": Table.STANDS,
     # the table may be one that nobody knows by name
     "IcebergOffloadHasNotOffloadedSinceStart": Overview.HEARD,
@@ -256,6 +258,15 @@ def _speed(v: Values) -> tuple[Alert, ...]:
             c.throughput(v),
             f"The jobs of {T} move few rows a second",
             f"The jobs of {T} moved {{{{ humanize $value }}}} rows a second within {v.text('throughput_within')}.",
+        ),
+        _alert(
+            "MaintenanceOverdue",
+            "warning",
+            "care",
+            c.maintenance_overdue(v),
+            f"Nobody takes care of the Iceberg table of {T}",
+            f"{{{{ if gt $value 0.0 }}}}The last maintenance of {T} that ended well was {SECONDS} ago."
+            f"{{{{ else }}}}No maintenance of {T} has ended well yet.{{{{ end }}}}",
         ),
     )
 

@@ -258,6 +258,25 @@ def regressed(v: Values) -> Condition:
     )
 
 
+def maintenance_overdue(v: Values) -> Condition:
+    interval = known("offload_maintenance_interval_seconds")
+    last = f"({known('offload_maintenance_last_success_timestamp')} > 0)"
+    times, never = v.number("maintenance_intervals"), v.pairs("maintenance_never")
+    lows = (0, *(seconds(most) for most in never))
+    # a table that nobody maintains yet has until then; remembered, or a restart of the exporter would make it new
+    known_for = [
+        f"({interval} > {low} <= {seconds(most)} and on (table)"
+        f' max by (table) (offload:remembered{{metric="offload_maintenance_interval_seconds"}} offset {within}) > 0)'
+        for low, (most, within) in zip(lows, never.items(), strict=False)
+    ]
+    words = ", or ".join(f"{within} with a schedule of up to {most}" for most, within in never.items())
+    return Condition(
+        f"(time() - {last} > on (table) ({times:g} * ({interval} > 0)))"
+        f" or on (table) (({' or '.join(known_for)}) * 0 unless on (table) {last})",
+        f"no maintenance ended well for {times:g} intervals of its schedule, or none ever did, known for {words}",
+    )
+
+
 def scheduler_down(v: Values) -> Condition:
     beat, wait = v.text("scheduler_heartbeat"), v.text("scheduler_down_for")
     return Condition('up{job="iceberg-scheduler"} == 0', f"no heartbeat within {beat}, for {wait}", wait)

@@ -61,6 +61,8 @@ class Table(IntEnum):
     JOB_TIME = 32
     PARQUET = 33
     FILES = 34
+    CARE = 35
+    LAKE = 36
 
 
 class Pipeline(IntEnum):

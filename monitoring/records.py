@@ -35,6 +35,8 @@ REMEMBERED = (
     "offload_late_unknown_windows",
     "offload_ttl_guard_stopped",
     "offload_ttl_guard_refused",
+    "offload_maintenance_interval_seconds",
+    "offload_maintenance_last_success_timestamp",
 )
 """What must not be forgotten with statsd_exporter: a table that does not run says it no second time."""
 

@@ -1,7 +1,8 @@
 """The Offload page in Airflow's navigation, a tab on each DAG, and links from tasks. All of it is in `include/`.
 
 Every process of Airflow loads this file, tasks of other DAGs too: it imports next to nothing, and the application
-only when somebody opens the page.
+only when somebody opens the page. It leaves neither a path nor a module of `include` behind: a task imports those of
+its own bundle, which may be another version than the checkout that this file lies in.
 """
 
 from __future__ import annotations
@@ -13,17 +14,30 @@ from typing import Any
 from airflow.plugins_manager import AirflowPlugin
 
 ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT) not in sys.path:
-    # only the DAG processor and tasks have the bundle's root there
-    sys.path.append(str(ROOT))
 
-from include.orchestration.links import EventLogLink, RunbookLink, SnapshotLink  # noqa: E402
+
+def _links() -> list[Any]:
+    """The links, from the modules that are loaded already, else from this checkout without a trace."""
+    known = set(sys.modules)
+    sys.path.insert(0, str(ROOT))
+    try:
+        from include.orchestration.links import EventLogLink, RunbookLink, SnapshotLink
+
+        return [SnapshotLink(), EventLogLink(), RunbookLink()]
+    finally:
+        sys.path.remove(str(ROOT))
+        for name in set(sys.modules) - known:
+            if name.partition(".")[0] == "include":
+                del sys.modules[name]
+
 
 PREFIX = "/offload"
 
 
 async def offload(scope: Any, receive: Any, send: Any) -> None:
-    """The ASGI application, imported at the first request."""
+    """The ASGI application, imported at the first request: only the API server gets here, and it runs no bundle."""
+    if str(ROOT) not in sys.path:
+        sys.path.append(str(ROOT))
     from include.orchestration.ui.app import app
 
     await app(scope, receive, send)
@@ -53,4 +67,4 @@ class OffloadPlugin(AirflowPlugin):
             "icon_dark_mode": f"{PREFIX}/static/icon-dark.svg",
         },
     ]
-    global_operator_extra_links = [SnapshotLink(), EventLogLink(), RunbookLink()]
+    global_operator_extra_links = _links()

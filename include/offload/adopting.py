@@ -8,6 +8,7 @@ from include.offload.context import Context
 from include.offload.errors import (
     LEDGER_DISAGREES,
     PLAN_UNKNOWN,
+    TABLE_RETIRED,
     TARGET_MISSING,
     TARGET_ROLLED_BACK,
     OffloadError,
@@ -19,6 +20,20 @@ from include.offload.spec.model import TableSpec
 
 
 def adopt(ctx: Context, spec: TableSpec, table: Table | None, head: Head) -> tuple[Head, Marker | None]:
+    """The same as `bring_up`, for a table that goes on. Raises OFL-315 for one that is retired."""
+    head, marker = bring_up(ctx, spec, table, head)
+    if marker is not None and marker.retired_us is not None:
+        ctx.ledger.retire(head.table_id, marker.retired_us)
+        raise retired(spec)
+    return head, marker
+
+
+def retired(spec: TableSpec) -> OffloadError:
+    """The refusal for a table that was retired."""
+    return OffloadError(TABLE_RETIRED, "it is retired: remove its spec file, and delete its DAG", table=spec.identity)
+
+
+def bring_up(ctx: Context, spec: TableSpec, table: Table | None, head: Head) -> tuple[Head, Marker | None]:
     """Bring the ledger up to the marker: a plan that landed without the ledger knowing is promoted (rule 5).
 
     Raises OFL-405 when they disagree in a way that only a rebuild mends.

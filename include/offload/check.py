@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pyiceberg.table import Table
 
 from include.offload import losses, ttl_guard
-from include.offload.adopting import adopt
+from include.offload.adopting import adopt, retired
 from include.offload.context import Context
 from include.offload.crashpoint import reached
 from include.offload.errors import (
@@ -168,7 +168,7 @@ def _plan(
     grid = Grid(spec.window_us)
     with ctx.connect(spec, comment=f"offload check {spec.identity} {request.run_id}") as client:
         glance = _glance(client, spec, grid)
-        known = ctx.ledger.head(spec.identity)
+        known = _going_on(ctx, spec)
         unshipped = unshipped_expiry(client, glance.query, known)
         ttl_us = None
         if acting and known is not None and known.origin_us is not None:
@@ -273,6 +273,14 @@ def _plan(
     if look.expiry_why:
         notes.append(f"{look.expiry_why}: no window is replaced, and when rows expire is not known for sure")
     return CheckResult(plan, head, decision.left, tuple(notes), replace(back, look=seen), lost)
+
+
+def _going_on(ctx: Context, spec: TableSpec) -> Head | None:
+    """The table's head, None when the ledger has never seen it. Raises OFL-315 for one that was retired."""
+    head = ctx.ledger.head(spec.identity)
+    if head is not None and head.retired:
+        raise retired(spec)
+    return head
 
 
 def _target_rows(spec: TableSpec, decision: Decision, back: LookBack) -> int:

@@ -23,8 +23,8 @@ POINTS = (
 )
 """In the order in which a run comes by. The two that lie between a request and its effect (the commit was sent; it
 landed and its answer was lost) are outside of this process: tests hold the commit in a proxy and kill from there."""
-BESIDE = ("look-saved", "rebuild-planted")
-"""What not every run does: it saw rows go and has no plan yet; `ledger rebuild` wrote its marker and not its ledger."""
+BESIDE = ("look-saved", "rebuild-planted", "adopt-planted", "retire-planted")
+"""What not every run does: it saw rows go and has no plan yet; `rebuild`, `adopt` or `retire` wrote its marker only."""
 
 
 def reached(point: str) -> None:

@@ -92,7 +92,8 @@ NOTES: dict[str, str] = {
         other one, then take the table over.""",
     "OFL-304": """
         The table holds snapshots, and none of them carries a marker: someone else filled it, or all of our snapshots
-        have expired and the properties were removed.""",
+        have expired and the properties were removed. What another program filled can be
+        [adopted](howto-adopt.md).""",
     "OFL-305": """
         The marker names a snapshot that is not in the history of `main`, and an older one is: somebody rolled the
         table back, switched branches or replaced it. `restore-main` sets `main` to the marker's snapshot, while that
@@ -133,6 +134,17 @@ NOTES: dict[str, str] = {
     "OFL-313": """
         `ledger forget` is for a table that was dropped on purpose. While Iceberg holds rows, forgetting them would ship
         them twice.""",
+    "OFL-314": """
+        `adopt` wrote nothing. Rows lie at or after the border and would be written twice, the border is not settled
+        yet, rows have no cursor, or ClickHouse holds nothing that the history could be compared with and nobody said
+        up to when it is complete. [howto-adopt.md](howto-adopt.md) has each case.""",
+    "OFL-315": """
+        A run met a table that was retired: its spec file and its DAG are still there. Or `retire` was asked for while
+        settled rows are in ClickHouse alone: ship them, or leave so many behind.
+        [howto-retire.md](howto-retire.md).""",
+    "OFL-316": """
+        A newer release has worked on this table and says in the marker something that this one does not understand.
+        Nothing was planned or committed. Going back to an older release is safe only to one that knows the marker.""",
     "OFL-401": """
         The run's plan is not in the ledger: the ledger was rebuilt or restored since.""",
     "OFL-402": """
@@ -183,6 +195,18 @@ NOTES: dict[str, str] = {
         The ledger is at the revision of this code, and a table of it is gone: upgrading does not bring that back.
         `ledger recreate` keeps what is left in a file and makes the ledger anew; `ledger rebuild TABLE` then fills it
         from Iceberg. With a whole backup, `ledger restore FILE` does.""",
+    "OFL-601": """
+        One of Iceberg's procedures failed; the cause is its own message. Steps that ended before it are committed,
+        the others are not. The offload needs none of them, and no row is in danger.""",
+    "OFL-602": """
+        Maintenance runs Iceberg's own procedures in Spark; the offload needs no Iceberg in Spark. `make setup` fetches
+        the jars for one machine.""",
+    "OFL-603": """
+        A lock in the ledger lets one maintenance of a table work at a time. It goes with the connection of the one that
+        holds it, so a job that was killed holds nobody up.""",
+    "OFL-604": """
+        Maintenance translates the catalog of PyIceberg's configuration into Spark's settings: `rest`, `hive`, `glue`
+        and `sql`. The offload works with any catalog that PyIceberg opens.""",
 }
 
 

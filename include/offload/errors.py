@@ -128,7 +128,7 @@ TARGET_WITHOUT_MARKER = _kind(
     "OFL-304",
     "the Iceberg table holds data but no commit marker",
     command="bin/offload ledger rebuild {table}",
-    hint="if this pipeline wrote it; else name another target in the spec",
+    hint="if this pipeline wrote it; if another program did, bin/offload adopt {table} shows what it holds",
 )
 TARGET_ROLLED_BACK = _kind(
     "OFL-305",
@@ -177,6 +177,23 @@ TARGET_STILL_THERE = _kind(
     "the Iceberg table is still there",
     command="bin/offload ledger rebuild {table}",
     hint="or drop the table first",
+)
+ADOPT_REFUSED = _kind(
+    "OFL-314",
+    "the Iceberg table can not be adopted like this",
+    command="bin/offload adopt {table}",
+    hint="shows what it holds; --until says up to when its history is complete",
+)
+TABLE_RETIRED = _kind(
+    "OFL-315",
+    "the table is retired, or it can not be",
+    command="bin/offload retire {table}",
+    hint="says which and what to do; --undo lets a retired one go on",
+)
+MARKER_NEWER = _kind(
+    "OFL-316",
+    "newer code wrote the commit marker",
+    hint="run this table with the newest release that ever ran it; nothing was changed",
 )
 # 4xx: the protocol
 PLAN_UNKNOWN = _kind("OFL-401", "the ledger does not know this plan", hint="clear check_extent to plan again")
@@ -227,6 +244,26 @@ BUNDLE_LEAKS = _kind(
     "OFL-506", "a support bundle would hold a secret", hint="leave it unsent, and report which file the message names"
 )
 LEDGER_DAMAGED = _kind("OFL-507", "tables of the ledger are missing", command="bin/offload ledger recreate")
+# 6xx: care for the lake
+MAINTENANCE_FAILED = _kind(
+    "OFL-601",
+    "a step of the maintenance failed",
+    hint="read the message; the offload goes on without it, and the next run tries again",
+    retry=True,
+)
+ICEBERG_RUNTIME_MISSING = _kind(
+    "OFL-602",
+    "Spark has no Iceberg runtime",
+    hint="name its jars in OFFLOAD_ICEBERG_JARS, or put them into Spark's own folder of jars",
+)
+MAINTENANCE_RUNNING = _kind(
+    "OFL-603", "another maintenance of this table is running", hint="wait until it ends", retry=True
+)
+CATALOG_NOT_FOR_SPARK = _kind(
+    "OFL-604",
+    "Spark can not open this Iceberg catalog",
+    hint="set maintenance.enabled to false in the spec, and keep the table by the catalog's own means",
+)
 
 
 class OffloadError(Exception):

@@ -109,7 +109,13 @@ def ship(ctx: Context, plan_id: uuid.UUID, run_tasks: RunTasks, ready: Callable[
         return _already(ctx, plan, landing.marker.attempt, started)
     seconds = time.monotonic() - started
     ctx.metrics.shipped(plan.table, rows=outcome.rows, files=outcome.files, bytes=outcome.bytes, seconds=seconds)
-    return replace(outcome, status="committed", snapshot_id=landing.marker.snapshot_id, seconds=seconds)
+    return replace(
+        outcome,
+        status="committed",
+        snapshot_id=landing.marker.snapshot_id,
+        seconds=seconds,
+        location=table.location(),
+    )
 
 
 def _already(ctx: Context, plan: Plan, attempt: uuid.UUID | None, started: float) -> Outcome:

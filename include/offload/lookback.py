@@ -192,11 +192,13 @@ def _protected(
     whole_windows: set[int] = set()
     if table is not None and len(suspects) <= MAX_PROOFS:
         proven = [n for n in suspects if shipped[n].fingerprint == asked.query.projection.fingerprint]
-        whole_windows = _whole(asked, known, table, proven)
+        whole_windows = still_whole(asked.client, asked.spec, asked.query, known, table, proven)
     return expiries | {n: EXPIRED_LONG_AGO for n in suspects if n not in whole_windows}
 
 
-def _whole(asked: Asked, known: Look | None, table: Table, numbers: Sequence[int]) -> set[int]:
+def still_whole(
+    client: Client, spec: TableSpec, query: ExtentQuery, known: Look | None, table: Table, numbers: Sequence[int]
+) -> set[int]:
     """The windows of which ClickHouse still has every row of the lake, but for those that deletes name.
 
     ClickHouse looks for each row of the lake by its hash. Deletes count when the spec follows them, and only those
@@ -204,11 +206,11 @@ def _whole(asked: Asked, known: Look | None, table: Table, numbers: Sequence[int
     """
     if not numbers:
         return set()
-    query, source = asked.query, asked.spec.source
+    source = spec.source
     spans = list(merge(query.grid.span(n) for n in numbers))
     named = ""
-    if asked.spec.deletes == "follow" and known is not None:
-        ordered = deletes_since(asked.client, source.database, source.table, known.compared_us or known.seen_us)
+    if spec.deletes == "follow" and known is not None:
+        ordered = deletes_since(client, source.database, source.table, known.compared_us or known.seen_us)
         named = "".join(f" AND ifNull(({c}), 0) = 0" for c in ordered if _repeatable(c))
     row = lake_hash(query.projection.columns)
     sql = (
@@ -216,7 +218,7 @@ def _whole(asked: Asked, known: Look | None, table: Table, numbers: Sequence[int
         f" WHERE {spans_sql(query.cursor, spans)}{named} AND {row} NOT IN"
         f" (SELECT {query.projection.hash_sql} FROM {query.source} WHERE {spans_sql(query.cursor, spans)})"
     )
-    missing = _beside_the_lake(asked.client, sql)
+    missing = _beside_the_lake(client, sql)
     return set() if missing is None else set(numbers) - {int(w) for (w,) in missing}
 
 

@@ -43,6 +43,8 @@ STEPS = ("check_extent", "offload", "update_watermark")
 ACTIONS = ("append", "replace")
 STATUSES = ("success", "failure")
 
+LAKE_WHEN = "before and after the last maintenance"
+
 RETIRED = (
     "watermark_timestamp_seconds",
     "offload_expiry_timestamp_seconds",
@@ -53,6 +55,8 @@ RETIRED = (
     "offload_late_unknown_windows",
     "offload_ttl_guard_stopped",
     "offload_ttl_guard_refused",
+    "offload_maintenance_interval_seconds",
+    "offload_maintenance_last_success_timestamp",
 )
 """The gauges that keep an alert on a table firing; 0 says of each that there is nothing."""
 
@@ -271,6 +275,40 @@ REGISTRY: dict[str, Metric] = {
             "Rows in ClickHouse whose cursor lies ahead of its clock; offloaded when their window settles",
             ("table",),
         ),
+        # care for the lake
+        Metric(
+            "offload_maintenance_runs_total",
+            Kind.COUNTER,
+            "runs",
+            "Ended maintenance runs of a table by status",
+            ("table", "status"),
+            tuple({"status": s} for s in STATUSES),
+        ),
+        Metric(
+            "offload_maintenance_last_success_timestamp",
+            Kind.GAUGE,
+            "seconds",
+            "When a maintenance of the table last ended well, Unix time",
+            ("table",),
+        ),
+        Metric(
+            "offload_maintenance_interval_seconds",
+            Kind.GAUGE,
+            "seconds",
+            "Longest time between two maintenance runs by the spec's schedule; 0 where the spec wants none",
+            ("table",),
+        ),
+        *(
+            Metric(f"offload_lake_{name}", Kind.GAUGE, unit, f"{meaning} {LAKE_WHEN}", ("table", "when"))
+            for name, unit, meaning in (
+                ("files", "files", "Data files of the Iceberg table"),
+                ("small_files", "files", "Data files below the size that compaction aims at"),
+                ("average_file_bytes", "bytes", "Mean size of a data file"),
+                ("delete_files", "files", "Files of row-level deletes"),
+                ("snapshots", "snapshots", "Snapshots that the table keeps"),
+                ("metadata_bytes", "bytes", "Metadata file, manifest list and manifests of the current snapshot"),
+            )
+        ),
     )
 }
 
@@ -354,6 +392,8 @@ class Metrics:
             self.gauge("offload_settle_seconds", spec.settle_us / 1e6, table=spec.identity)
             self.gauge("offload_window_seconds", spec.window_us / 1e6, table=spec.identity)
             self.gauge("offload_interval_seconds", interval_s(spec.schedule), table=spec.identity)
+            care_s = interval_s(spec.maintenance.schedule) if spec.maintenance.enabled else 0
+            self.gauge("offload_maintenance_interval_seconds", care_s, table=spec.identity)
             limits = spec.alerts
             self.gauge("offload_lag_objective_seconds", limits.lag_s or 0, table=spec.identity)
             self.gauge("offload_cycle_objective_seconds", limits.cycle_s or 0, table=spec.identity)
@@ -473,6 +513,17 @@ class Metrics:
         self.gauge("offload_last_failure_timestamp", round(time.time(), 3), table=table)
         if final:
             self.count("offload_cycles_total", table=table, status="failure")
+
+    def maintained(self, table: str, *, success: bool) -> None:
+        """A maintenance of the table ended."""
+        self.count("offload_maintenance_runs_total", table=table, status="success" if success else "failure")
+        if success:
+            self.gauge("offload_maintenance_last_success_timestamp", round(time.time(), 3), table=table)
+
+    def lake(self, table: str, when: str, figures: Mapping[str, int]) -> None:
+        """The Iceberg table in figures. when: `before` or `after` a maintenance."""
+        for name, value in figures.items():
+            self.gauge(f"offload_lake_{name}", value, table=table, when=when)
 
     def verified(self, table: str, windows: int) -> None:
         """How many windows are known to differ by verify and reconcile, as the ledger keeps them."""

@@ -330,3 +330,5 @@ class Outcome:
     watermark: int | None
     seconds: float
     """Of the copy: from the first read until the commit was answered; Spark's start is not part of it."""
+    location: str | None = None
+    """Where the table lies, of the job that made the commit; None of any other, and in the ledger."""

@@ -182,7 +182,9 @@ def board(ledger: Ledger) -> Board:
     """Every table that the ledger knows, if only by its failures. Raises OFL-501, OFL-502."""
     with ledger.begin() as c:
         now_us = to_us(c.execute(text("SELECT now()")).scalar_one())
-        found = [_table(r, now_us) for r in c.execute(text(_TABLES)).mappings()]
+        # a retired table is in no danger, and nobody waits for it
+        going_on = text(_TABLES + " WHERE t.retired_at IS NULL")
+        found = [_table(r, now_us) for r in c.execute(going_on).mappings()]
         met = {t.table for t in found}
         found += [_unmet(r) for r in c.execute(text(_UNMET)).mappings() if r["identity"] not in met]
     return Board(now_us, tuple(sorted(found, key=by_danger)))

@@ -218,7 +218,7 @@ def rebuild(ctx: Context, spec: TableSpec, *, foreign: bool = False) -> Rebuilt:
         projection = project_onto(spec, source, table)
         expiry = expiry_sql(source, spec)
         found = lake_windows(client, table, spec, projection)
-        expiries = _expiries(client, table, spec, expiry, found)
+        expiries = expiries_of(client, table, spec, expiry, found)
         partition = in_lake_order(partition_columns(spec, projection), table)
         now = client.now_us()
         expiries = dict(expiries) | _of_another_source(client, table, spec, source.identity, found)
@@ -262,10 +262,11 @@ def rebuild(ctx: Context, spec: TableSpec, *, foreign: bool = False) -> Rebuilt:
         created_us=now,
     )
     ctx.ledger.freeze(plan)
-    landing = plant(ctx.catalog, table, plan, uuid.uuid4(), marker.watermark_us)
+    landing = plant(ctx.catalog, table, plan, uuid.uuid4(), marker.watermark_us, marker.retired_us)
     reached("rebuild-planted")
     landed = Landed(str(landing.table.metadata.table_uuid), landing.marker.snapshot_id, landing.marker.sequence_number)
     restore(ctx.ledger, head, plan, entries, projection.fingerprint, landed)
+    ctx.ledger.retire(head.table_id, marker.retired_us)
     looks.forget(ctx.ledger, head.table_id)
     return Rebuilt(
         table=spec.identity,
@@ -286,7 +287,7 @@ def _newest(ctx: Context, table: Table, spec: TableSpec) -> Marker:
     try:
         marker = markers.recover(table) or markers.parse(table.properties)
     except ValueError as error:
-        raise OffloadError(TARGET_WITHOUT_MARKER, str(error), table=spec.identity) from error
+        raise markers.unreadable(error, spec.identity) from error
     if marker is not None:
         return marker
     head = ctx.ledger.head(spec.identity)
@@ -356,7 +357,7 @@ def account(
     return [*shipped, *(Entry(s, None) for s in empty)], origin
 
 
-def _expiries(client: Client, table: Table, spec: TableSpec, expiry: Expiry, found: Iterable[int]) -> dict[int, int]:
+def expiries_of(client: Client, table: Table, spec: TableSpec, expiry: Expiry, found: Iterable[int]) -> dict[int, int]:
     """The first expiry of each window of the lake; a window whose own can't be told counts as expired long ago."""
     if expiry.readable and expiry.strict is None:
         return {}

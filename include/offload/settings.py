@@ -32,6 +32,7 @@ class Settings(BaseSettings):
     clickhouse_guard_uri: the same servers with a user that may do nothing but `SYSTEM TTL MERGES`; only tables with
     `ttl_guard: stop` need it.
     clickhouse_view_uri: the same servers with a user that may create views; only `bin/offload view --apply` needs it.
+    watermark_uri: another pipeline's PostgreSQL, as `ledger_uri`; only `bin/offload adopt --watermark-from` reads it.
     airflow_url, metrics_url, prometheus_url, alertmanager_url: `http[s]://[user:password@]host:port`, asked by `health`
     and `alerts`; empty or missing: there is none. metrics_url is that of statsd_exporter.
     ledger_uri: `postgresql://user:password@host:port/offload[?sslmode=verify-full&sslrootcert=…]`.
@@ -54,10 +55,14 @@ class Settings(BaseSettings):
     env: str | None = Field(default=None, description="name of the spec overlay")
     clickhouse_guard_uri: SecretStr | None = None
     clickhouse_view_uri: SecretStr | None = None
+    watermark_uri: SecretStr | None = None
     survey_every_s: int = Field(
         default=3600, ge=0, description="how often windows older than the horizon are counted, seconds"
     )
     job_timeout_s: int = Field(default=3600, ge=60, description="the longest an offload job may run, seconds")
+    iceberg_jars: str = Field(
+        default="", description="jars of Iceberg's runtime for maintenance, comma-separated; empty: Spark has them"
+    )
     notify: str = Field(default="", description="Airflow connections that are told of a failed task, comma-separated")
     runbooks_url: str = Field(default=FOLDER, description="where the runbooks are read: a URL, or a folder")
 
@@ -87,6 +92,14 @@ class Settings(BaseSettings):
     def view_uris(self) -> tuple[str, ...]:
         """One URI a replica, of a user that may create views. Raises OFL-102 when none is configured."""
         return _listed(self._require("clickhouse_view_uri"))
+
+    def jars(self) -> tuple[str, ...]:
+        """Paths or URLs of the jars that a maintenance job takes along."""
+        return _listed(self.iceberg_jars)
+
+    def watermark(self) -> str:
+        """The URI of another pipeline's PostgreSQL. Raises OFL-102 when it is not configured."""
+        return self._require("watermark_uri")
 
     def channels(self) -> tuple[str, ...]:
         """The ids of the Airflow connections that are told of a failed task."""

@@ -2,24 +2,18 @@
 
 First ClickHouse reads the Iceberg table itself (`icebergS3`, given the committed metadata file) and must find the same
 count and content hash in every window as in the MergeTree. Second PyIceberg reads it and must find the same count and
-the same sum of every numeric column.
+the same sum of every number, size and checksum in every column, nested or not.
 """
 
 from __future__ import annotations
 
-import decimal
 import time
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal, localcontext
 from itertools import pairwise
-from math import isclose, isnan
-from typing import Any
 from urllib.parse import urlsplit
 
-import pyarrow as pa
-import pyarrow.compute as pc
 from pyiceberg.table import Table
 
 from include.offload.context import Context
@@ -28,7 +22,6 @@ from include.offload.errors import RANGE_REFUSED, TARGET_MISSING, OffloadError
 from include.offload.lake import marker as markers
 from include.offload.lake.catalog import find_table
 from include.offload.lake.evolution import project_onto
-from include.offload.lake.rewriting import cursor_filter
 from include.offload.ledger import findings
 from include.offload.ledger.findings import Finding, Kind
 from include.offload.ledger.store import Head
@@ -37,15 +30,11 @@ from include.offload.source.client import Client
 from include.offload.source.describe import describe
 from include.offload.source.sql import WINDOW, literal, quote, spans_sql, window_sql
 from include.offload.spec.model import TableSpec
+from include.offload.sums import ColumnSum, Sums
 from include.offload.windows import ALL_TIME, Grid, Span, merge, subtract
 
-NUMERIC = ("int", "long", "float", "double", "decimal")
-EXACT = decimal.Context(prec=100)
-"""Sums of decimals with 38 digits need more than the 28 of Python's default context."""
 MAX_HOLES = 200
 """Into how many pieces verify cuts a table at most: each is a condition of every query of both readers."""
-FLOAT_TOLERANCE = 1e-9
-"""Sums of floats depend on the order of adding; relative, far above the rounding of 53 bits over billions of rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +48,6 @@ class Difference:
     def __str__(self) -> str:
         what = "rows" if self.source.rows != self.lake.rows else "content"
         return f"{self.span}: {what} differ, ClickHouse {self.source.rows}, Iceberg {self.lake.rows}"
-
-
-@dataclass(frozen=True, slots=True)
-class ColumnSum:
-    """Sum and count of values of a numeric column, by ClickHouse over the source and by PyIceberg over the lake."""
-
-    column: str
-    source: str
-    lake: str
-    equal: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +101,11 @@ class VerifyReport:
     def findings(self) -> list[str]:
         """What is not equal, one sentence each; empty when all is."""
         found = [str(d) for d in self.differences]
-        found += [f"sum of {s.column}: ClickHouse {s.source}, PyIceberg {s.lake}" for s in self.sums if not s.equal]
+        found += [
+            f"sum of the {s.what} of {s.column}: ClickHouse {s.source}, PyIceberg {s.lake}"
+            for s in self.sums
+            if not s.equal
+        ]
         if not self.source_rows == self.lake_rows == self.pyiceberg_rows:
             found.append(
                 f"rows: ClickHouse {self.source_rows}, Iceberg read by ClickHouse {self.lake_rows}, by PyIceberg"
@@ -192,7 +175,7 @@ def _read_both(ctx: Context, spec: TableSpec, from_us: int | None, to_us: int | 
         known = without(eras(ctx, head, table, projection, grid, span), left_out)
         ours: dict[int, WindowState] = {}
         theirs: dict[int, WindowState] = {}
-        sums = _Sums(projection.columns)
+        sums = Sums(projection.columns)
         for era in known:
             ours |= _windows(client, source, spec.cursor, grid, _source_hash(era.columns), era.spans)
             theirs |= _windows(client, lake_source(table), spec.cursor, grid, lake_hash(era.columns), era.spans)
@@ -348,87 +331,3 @@ def _differences(
         if source != lake:
             out.append(Difference(grid.span(number), source, lake))
     return tuple(out)
-
-
-def _exact(column: ProjectedColumn) -> str:
-    """The column widened so that no sum overflows; floats stay floats."""
-    if column.iceberg_type in {"float", "double"}:
-        return f"toFloat64({column.expr})"
-    if column.iceberg_type.startswith("decimal"):
-        return f"toDecimal256({column.expr}, {_scale(column)})"
-    return f"toInt256({column.expr})"
-
-
-def _scale(column: ProjectedColumn) -> int:
-    return int(column.iceberg_type.rstrip(")").split(",")[1])
-
-
-class _Sums:
-    """Sum and count of every numeric column on both sides, added up over the eras that hold it."""
-
-    def __init__(self, columns: Sequence[ProjectedColumn]) -> None:
-        self._columns = [c for c in columns if c.iceberg_type.startswith(NUMERIC)]
-        self._source: dict[str, tuple[Any, int]] = {c.name: (_zero(c), 0) for c in self._columns}
-        self._lake = dict(self._source)
-
-    def add_source(self, client: Client, source: str, cursor: str, era: Era) -> None:
-        """ClickHouse's sums over the source."""
-        columns = [c for c in self._columns if c in era.columns]
-        if not columns:
-            return
-        parts = ", ".join(f"toString(sum({_exact(c)})), count({c.expr})" for c in columns)
-        (row,) = client.query(f"SELECT {parts} FROM {source} WHERE {spans_sql(cursor, era.spans)}")
-        for i, c in enumerate(columns):
-            text = row[2 * i] or "0"
-            _add(self._source, c, float(text) if _floating(c) else Decimal(text), int(row[2 * i + 1]))
-
-    def add_lake(self, table: Table, cursor: str, era: Era) -> int:
-        """PyIceberg's sums over the lake; the rows that it read."""
-        columns = [c for c in self._columns if c in era.columns]
-        rows = 0
-        scan = table.scan(
-            row_filter=cursor_filter(table, cursor, era.spans),
-            selected_fields=tuple({cursor, *(c.name for c in columns)}),
-        )
-        for batch in scan.to_arrow_batch_reader():
-            rows += batch.num_rows
-            for c in columns:
-                values = batch.column(c.name)
-                _add(self._lake, c, _batch_sum(values), len(values) - values.null_count)
-        return rows
-
-    def compared(self) -> tuple[ColumnSum, ...]:
-        """Both sides of each column."""
-        return tuple(_compare(c, self._source[c.name], self._lake[c.name]) for c in self._columns)
-
-
-def _floating(column: ProjectedColumn) -> bool:
-    return column.iceberg_type in {"float", "double"}
-
-
-def _zero(column: ProjectedColumn) -> Any:
-    return 0.0 if _floating(column) else Decimal(0)
-
-
-def _add(totals: dict[str, tuple[Any, int]], column: ProjectedColumn, value: Any, count: int) -> None:
-    total, counted = totals[column.name]
-    with localcontext(EXACT):
-        totals[column.name] = (total + value, counted + count)
-
-
-def _batch_sum(values: pa.Array) -> Any:
-    if pa.types.is_floating(values.type):
-        return pc.sum(values.cast(pa.float64())).as_py() or 0.0
-    scale = values.type.scale if pa.types.is_decimal(values.type) else 0
-    return pc.sum(values.cast(pa.decimal256(76, scale))).as_py() or Decimal(0)
-
-
-def _compare(column: ProjectedColumn, source: tuple[Any, int], lake: tuple[Any, int]) -> ColumnSum:
-    ours, theirs = source[0], lake[0]
-    if _floating(column):
-        equal = isclose(ours, theirs, rel_tol=FLOAT_TOLERANCE, abs_tol=FLOAT_TOLERANCE) or (
-            isnan(ours) and isnan(theirs)
-        )
-    else:
-        equal = ours == theirs
-    return ColumnSum(column.name, f"{ours} of {source[1]}", f"{theirs} of {lake[1]}", equal and source[1] == lake[1])

@@ -44,6 +44,18 @@ def report_failure(spec: TableSpec, *, final: bool) -> Callable[[Context], None]
     return report
 
 
+def report_maintenance_failure(spec: TableSpec) -> Callable[[Context], None]:
+    """A callback that counts a maintenance that failed for good. The ledger hears nothing: the offload goes on."""
+
+    def report(context: Context) -> None:
+        refusal = refusal_of(context.get("exception"))
+        Metrics(load()).maintained(spec.identity, success=False)
+        if refusal is not None:
+            _name_refusal(context, refusal.id)
+
+    return report
+
+
 def _name_refusal(context: Context, error_id: str) -> None:
     """Leave the id where the task's link to its runbook finds it."""
     try:

@@ -16,10 +16,8 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from airflow.providers.apache.spark.hooks.spark_submit import SparkSubmitHook
-from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
 from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 
@@ -31,6 +29,14 @@ from include.offload.windows import Grid, from_us
 from include.orchestration import event_log
 from include.orchestration.context import bind_log, connection, resolve
 from include.orchestration.failures import refusals
+from include.orchestration.unloaded import without_openlineage
+
+with without_openlineage():
+    from airflow.providers.apache.spark.hooks.spark_submit import SparkSubmitHook
+    from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
+
+if TYPE_CHECKING:
+    from airflow.providers.openlineage.extractors.base import OperatorLineage
 
 SECRETS_EXTRA = "offload-secrets-file"
 """Extra of the Spark connection: path of a secret that the cluster mounts itself; then no file is written."""
@@ -109,7 +115,55 @@ def progress_line(seen: dict[str, Any]) -> str:
     )
 
 
-class OffloadOperator(SparkSubmitOperator):
+class JobOperator(SparkSubmitOperator):
+    """Runs one of our jobs: its last word is the result, or the refusal."""
+
+    def __init__(self, *, spec: TableSpec, application: Path, arguments: list[str], name: str, **kwargs: Any) -> None:
+        super().__init__(
+            application=str(application),
+            application_args=arguments,
+            conn_id=spec.connections.spark,
+            name=name,
+            # durable mode answers a cleared task with the old job's result instead of running it again
+            durable=False,
+            **kwargs,
+        )
+        self._spec = spec
+
+    def submit(self, context: Context) -> dict[str, Any]:
+        """Submit and wait; what the job reported. Raises its refusal, OFL-504 without one."""
+        spec = self._spec
+        spark = connection(self._conn_id, table=spec.identity)
+        self._spark_binary = self._spark_binary or _spark_submit(spark.extra_dejson)
+        mounted = spark.extra_dejson.get(SECRETS_EXTRA)
+        with contextlib.nullcontext(str(mounted)) if mounted else secrets_file(resolve(spec)) as path:
+            self.env_vars = {**(self.env_vars or {}), **_job_environment(path)}
+            self.conf = {**(self.conf or {}), **event_log.conf()}
+            hook = self._hook = self._get_hook()
+            try:
+                super().execute(context)
+            except AirflowException as error:
+                raise _refusal(hook, spec.identity, str(error)) from None
+        if hook.error:
+            raise _refusal(hook, spec.identity, "the job reported an error and ended well")
+        if not hook.result:
+            raise OffloadError(JOB_FAILED, f"it ended without a {RESULT.strip()} line", table=spec.identity)
+        return hook.result
+
+    def _get_hook(self) -> JobHook:
+        hook = super()._get_hook()
+        # the provider builds the hook with 30 arguments and offers no other way to choose the class
+        hook.__class__ = JobHook
+        assert isinstance(hook, JobHook)  # noqa: S101
+        return hook
+
+    def on_kill(self) -> None:
+        """Stop the job when the task is cleared, marked, or over its time. Before submission: nothing to stop."""
+        if self._hook is not None:
+            super().on_kill()
+
+
+class OffloadOperator(JobOperator):
     """Ships the frozen plan of this run: `spark-submit spark_jobs/offload.py --plan <id>`.
 
     Skipped when the plan does not touch the lake. Raises AirflowFailException for refusals that do not heal
@@ -121,16 +175,14 @@ class OffloadOperator(SparkSubmitOperator):
     def __init__(self, *, spec: TableSpec, plan_task_id: str, **kwargs: Any) -> None:
         pulled = f"(ti.xcom_pull(task_ids='{plan_task_id}', key='plan') or {{}})"
         super().__init__(
-            application=str(APPLICATION),
-            application_args=["--plan", f"{{{{ {pulled}.get('plan_id', '') }}}}"],
-            conn_id=spec.connections.spark,
+            spec=spec,
+            application=APPLICATION,
+            arguments=["--plan", f"{{{{ {pulled}.get('plan_id', '') }}}}"],
             name=f"offload {spec.identity}",
-            # durable mode answers a cleared task with the old job's result instead of running it again
-            durable=False,
             **kwargs,
         )
-        self._spec = spec
         self._plan_task_id = plan_task_id
+        self._shipped: dict[str, Any] | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:  # type: ignore[override]
         """Submit and wait; returns what the job reported."""
@@ -156,22 +208,7 @@ class OffloadOperator(SparkSubmitOperator):
 
     def _run(self, context: Context) -> dict[str, Any]:
         spec, started = self._spec, time.monotonic()
-        spark = connection(self._conn_id, table=spec.identity)
-        self._spark_binary = self._spark_binary or _spark_submit(spark.extra_dejson)
-        mounted = spark.extra_dejson.get(SECRETS_EXTRA)
-        with contextlib.nullcontext(str(mounted)) if mounted else secrets_file(resolve(spec)) as path:
-            self.env_vars = {**(self.env_vars or {}), **_job_environment(path)}
-            self.conf = {**(self.conf or {}), **event_log.conf()}
-            hook = self._hook = self._get_hook()
-            try:
-                super().execute(context)
-            except AirflowException as error:
-                raise _refusal(hook, spec.identity, str(error)) from None
-        if hook.error:
-            raise _refusal(hook, spec.identity, "the job reported an error and ended well")
-        result = hook.result or {}
-        if not result:
-            raise OffloadError(JOB_FAILED, f"it ended without a {RESULT.strip()} line", table=spec.identity)
+        result = self.submit(context)
         self.log.info(
             "offload %s: %s, %s rows in %s files, %s windows left pending, snapshot %s, %.1f s",
             spec.identity,
@@ -186,19 +223,15 @@ class OffloadOperator(SparkSubmitOperator):
         if changed := result.pop("pending_windows", []):
             self.log.warning("offload %s: %s", spec.identity, pending_line(changed, spec.window_us))
         # 64-bit numbers lose their last digits in a browser
-        return {**result, "snapshot_id": str(result["snapshot_id"])}
+        self._shipped = {**result, "snapshot_id": str(result["snapshot_id"])}
+        return self._shipped
 
-    def _get_hook(self) -> JobHook:
-        hook = super()._get_hook()
-        # the provider builds the hook with 30 arguments and offers no other way to choose the class
-        hook.__class__ = JobHook
-        assert isinstance(hook, JobHook)  # noqa: S101
-        return hook
+    def get_openlineage_facets_on_complete(self, task_instance: object) -> OperatorLineage[Any, Any] | None:
+        """What moved from where to where. Only Airflow's OpenLineage provider asks, where a site switched it on."""
+        # slow to import, and no task needs it otherwise
+        from include.orchestration.lineage import lineage
 
-    def on_kill(self) -> None:
-        """Stop the job when the task is cleared, marked, or over its time. Before submission: nothing to stop."""
-        if self._hook is not None:
-            super().on_kill()
+        return lineage(self._spec, self._shipped)
 
 
 def _spark_submit(extra: dict[str, Any]) -> str | None:

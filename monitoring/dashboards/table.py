@@ -339,7 +339,48 @@ def _cost(make: Maker) -> tuple[Panel, ...]:
             Query(f"sum(increase(offload_bytes_total{{{ONE}}}[{within}])) / ({files} > 0)", "", quiet),
             "decbytes",
             "Many small files make readers slow."
-            f" {NEXT}a longer schedule, a coarser partition, or compaction of the Iceberg table.",
+            f" {NEXT}a longer schedule, a coarser partition, or the maintenance of the Iceberg table, below.",
             no_value="Too little shipped",
+        ),
+        make.graph(
+            Table.CARE,
+            "Time since the last maintenance that ended well",
+            12,
+            (
+                Query(
+                    f"time() - max by (table) (offload_maintenance_last_success_timestamp{{{ONE}}})",
+                    "last success",
+                    "no maintenance since the exporter started",
+                ),
+                Query(
+                    f"{v.number('maintenance_intervals'):g} *"
+                    f" (max by (table) (offload_maintenance_interval_seconds{{{ONE}}}) > 0)",
+                    "limit",
+                    "the spec wants no maintenance",
+                ),
+            ),
+            "s",
+            "Beyond its limit the table is not taken care of: small files, snapshots and orphans pile up and readers"
+            f" slow down. {NEXT}the DAG `maintain__…` in Airflow: is it paused, or red?",
+        ),
+        make.graph(
+            Table.LAKE,
+            "Files of the Iceberg table, before and after maintenance",
+            12,
+            (
+                Query(
+                    f"max by (when) (offload_lake_files{{{ONE}}})",
+                    "files {{when}}",
+                    "no maintenance since the exporter started",
+                ),
+                Query(
+                    f"max by (when) (offload_lake_small_files{{{ONE}}})",
+                    "small files {{when}}",
+                    "no maintenance since the exporter started",
+                ),
+            ),
+            "short",
+            "Small files after a maintenance are those of partitions that are not settled, or too few to join."
+            f" {NEXT}many after it: raise `maintenance.bytes_per_run`, or look whether it is put off.",
         ),
     )

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import uuid
+from pathlib import Path
+
 import pytest
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.table.snapshots import Operation
@@ -10,6 +14,7 @@ from include.offload.errors import PLAN_SUPERSEDED, OffloadError
 from include.offload.recovery import rebuild
 from include.offload.settings import load
 from tests.support.domain import DomainTable, MakeDomainTable, meanwhile
+from tests.support.one_step import one_step
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -58,3 +63,31 @@ def test_a_rebuild_goes_on_where_the_lake_stands(t: DomainTable) -> None:
     t.fill(3)
     assert t.run().rows == 10
     assert t.lake_ids() == t.source_ids()
+
+
+def test_a_changed_window_is_replaced_in_one_snapshot(t: DomainTable) -> None:
+    t.fill(0, 1, 2)
+    t.run()
+    t.mutate("UPDATE note = 'corrected' WHERE id = 15")
+    run = t.run()
+    assert [w.window for w in run.check.plan.windows] == [t.number(1)]
+    assert t.operations() == [Operation.APPEND, Operation.OVERWRITE]
+    notes = t.lake().scan(row_filter="id = 15", selected_fields=("note",)).to_arrow()
+    assert notes.column("note").to_pylist() == ["corrected"]
+    for snapshot in t.snapshots():
+        assert t.lake_ids(snapshot.snapshot_id) == t.source_ids(), "no time traveller sees a gap"
+
+
+@pytest.mark.parametrize(("point", "landed"), [("before-commit", 0), ("after-commit", 1)])
+def test_a_death_around_the_commit(t: DomainTable, tmp_path: Path, point: str, landed: int) -> None:
+    t.fill(0, 1)
+    plan: uuid.UUID = t.check("the run").plan.plan_id
+    (tmp_path / point).touch()
+    assert one_step(tmp_path, "ship", str(plan), OFFLOAD_CATALOG="lake_sql") == -signal.SIGKILL
+    assert not list(tmp_path.iterdir()), "the point was reached"
+    assert len(t.snapshots()) == landed
+    assert t.ship(plan).status == ("already-committed" if landed else "committed")
+    assert t.watermark(plan).emitted
+    assert len(t.snapshots()) == 1
+    assert t.lake_ids() == t.source_ids()
+    assert not t.run().check.plan.touches_lake

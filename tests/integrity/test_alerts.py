@@ -56,6 +56,7 @@ OURS = {
     "FreshnessBurnSlow",
     "SuccessBurnFast",
     "SuccessBurnSlow",
+    "MaintenanceOverdue",
 }
 
 

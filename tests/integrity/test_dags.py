@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.airflow_bag import ROOT, TEN, copy_bundle, parse
 
-DAG_FILES = {"offload.py", "spec_errors.py"}
+DAG_FILES = {"maintenance.py", "offload.py", "spec_errors.py"}
 TASKS = ("check_extent", "offload", "update_watermark")
 
 
@@ -29,7 +29,8 @@ def test_there_are_exactly_the_ten_dags(bag: Any) -> None:
 
 def test_one_dag_a_spec_file(bag: Any) -> None:
     files = {p for p in (ROOT / "dags" / "tables").rglob("*.yaml") if not p.name.startswith("_")}
-    assert {f"offload__{p.parent.name}__{p.stem}" for p in files} == set(bag.dags)
+    names = {f"{p.parent.name}__{p.stem}" for p in files}
+    assert {f"{kind}__{name}" for kind in ("offload", "maintain") for name in names} == set(bag.dags)
 
 
 def test_no_unlisted_dag_file() -> None:
@@ -145,7 +146,8 @@ def test_a_broken_spec_is_readable_and_stops_nobody_else(tmp_path: Path) -> None
     dags = copy_bundle(tmp_path)
     (dags / "tables" / "k2" / "bronze_trades_kraken.yaml").write_text(BROKEN)
     bag = parse(dags)
-    assert set(bag.dags) == TEN - {"offload__k2__bronze_trades_kraken"}
+    assert {i for i in bag.dags if i.startswith("offload__")} == TEN - {"offload__k2__bronze_trades_kraken"}
+    assert "maintain__k2__bronze_trades_kraken" not in bag.dags
     ((file, error),) = bag.import_errors.items()
     assert file.endswith("spec_errors.py")
     for part in ("OFL-101", "bronze_trades_kraken.yaml", "line 2: window", "surprise", "bin/offload spec check"):
@@ -157,7 +159,7 @@ def test_every_broken_spec_is_listed_at_once(tmp_path: Path) -> None:
     for table in ("ohlcv_1m", "silver_trades"):
         (dags / "tables" / "k2" / f"{table}.yaml").write_text(BROKEN)
     bag = parse(dags)
-    assert len(bag.dags) == 8
+    assert len(bag.dags) == 16
     (error,) = bag.import_errors.values()
     assert "ohlcv_1m.yaml" in error
     assert "silver_trades.yaml" in error

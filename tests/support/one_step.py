@@ -32,11 +32,14 @@ PRELOAD = [
 
 
 def run(environment: Mapping[str, str], step: str, *arguments: str) -> None:
-    """`check IDENTITY RUN_ID`, `ship PLAN_ID`, `watermark IDENTITY PLAN_ID`, as three tasks would; `rebuild IDENTITY`.
+    """`check IDENTITY RUN_ID`, `ship PLAN_ID`, `watermark IDENTITY PLAN_ID`, as three tasks would; `rebuild IDENTITY`,
+    `adopt IDENTITY`, `retire IDENTITY`.
 
     `measure PLAN_ID FILE` ships too, and writes into FILE by how many bytes this process grew at its peak.
     """
+    from include.offload.adoption import adopt
     from include.offload.recovery import rebuild
+    from include.offload.retiring import retire
     from include.offload.settings import load
     from include.offload.spec.load import load_spec
     from include.offload.steps import RunRequest, check_extent, open_context, ship, update_watermark
@@ -61,6 +64,10 @@ def run(environment: Mapping[str, str], step: str, *arguments: str) -> None:
         check_extent(ctx, spec, RunRequest(arguments[1]))
     elif step == "rebuild":
         rebuild(ctx, spec)
+    elif step == "adopt":
+        adopt(ctx, spec, apply=True)
+    elif step == "retire":
+        retire(ctx, spec)
     else:
         update_watermark(ctx, spec, uuid.UUID(arguments[1]))
 

@@ -63,7 +63,7 @@ def test_ids_and_titles_are_unique_and_well_formed() -> None:
     assert {kind.id for kind in NAMES.values()} == set(REGISTRY)
     assert len(NAMES) == len(REGISTRY)
     assert len({kind.title for kind in REGISTRY.values()}) == len(REGISTRY)
-    assert all(re.fullmatch(r"OFL-[1-5]\d\d", id_) for id_ in REGISTRY)
+    assert all(re.fullmatch(r"OFL-[1-6]\d\d", id_) for id_ in REGISTRY)
     assert all(id_ == kind.id for id_, kind in REGISTRY.items())
 
 

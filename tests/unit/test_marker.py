@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.offload.lake.marker import PREFIX, VERSION, Marker, parse
+from include.offload.errors import MARKER_NEWER, TARGET_WITHOUT_MARKER
+from include.offload.lake.marker import PREFIX, VERSION, Marker, parse, unreadable
 
 MARKERS = st.builds(
     Marker,
@@ -20,6 +21,7 @@ MARKERS = st.builds(
     watermark_us=st.none() | st.integers(-(2**62), 2**62),
     snapshot_id=st.integers(0, 2**63 - 1),
     sequence_number=st.integers(0, 2**62),
+    retired_us=st.none() | st.integers(0, 2**62),
 )
 ONE = Marker(uuid.UUID(int=1), "src", uuid.UUID(int=2), 3, uuid.UUID(int=4), 5, 6, 7)
 
@@ -42,6 +44,13 @@ def test_a_watermark_of_0_is_not_the_same_as_none() -> None:
 @pytest.mark.parametrize("properties", [{}, {"write.format.default": "parquet"}, {"operation": "append"}])
 def test_no_marker_is_none(properties: dict[str, str]) -> None:
     assert parse(properties) is None
+
+
+@pytest.mark.parametrize(("version", "newer"), [("2", True), ("17", True), ("0", False), ("1b", False), ("", False)])
+def test_a_marker_of_another_version_is_refused_with_the_reason(version: str, newer: bool) -> None:
+    with pytest.raises(ValueError, match="has version") as refused:
+        parse(ONE.properties() | {f"{PREFIX}version": version})
+    assert unreadable(refused.value, "a.b").kind is (MARKER_NEWER if newer else TARGET_WITHOUT_MARKER)
 
 
 @pytest.mark.parametrize("missing", sorted(k for k in ONE.properties() if k != f"{PREFIX}plan"))

@@ -137,7 +137,7 @@ def test_every_counter_of_a_table_starts_at_zero(wire: tuple[Metrics, socket.soc
     emitter, receiver = wire
     emitter.declare(["k2.a", "k2.b"], configured=2)
     lines: set[str] = set()
-    while "offload_late_rows_total,table=k2.b:0|c" not in lines:
+    while "offload_maintenance_runs_total,table=k2.b,status=failure:0|c" not in lines:
         lines |= set(read(receiver))
     want = {f"offload_info,version={metrics.VERSION}:1|g", "offload_tables_configured:2|g"}
     want |= {f"offload_errors_by_id_total,error={id}:0|c" for id in (*ERRORS, "unknown")}
@@ -145,6 +145,7 @@ def test_every_counter_of_a_table_starts_at_zero(wire: tuple[Metrics, socket.soc
         want |= {f"offload_{n}_total,table={table}:0|c" for n in ("rows", "bytes", "files", "late_rows")}
         want |= {f"offload_windows_total,table={table},action={a}:0|c" for a in ("append", "replace")}
         want |= {f"offload_cycles_total,table={table},status={s}:0|c" for s in ("success", "failure")}
+        want |= {f"offload_maintenance_runs_total,table={table},status={s}:0|c" for s in ("success", "failure")}
         want |= {f"offload_errors_total,table={table},step={s}:0|c" for s in metrics.STEPS}
     assert lines == want
 
@@ -285,10 +286,12 @@ def test_all_that_keeps_an_alert_on_a_retired_table_firing_is_said_to_be_nothing
     emitter, receiver = wire
     emitter.retire("k2.gone")
     sent: set[str] = set()
-    while "offload_ttl_guard_refused,table=k2.gone:0|g" not in sent:
+    while "offload_maintenance_last_success_timestamp,table=k2.gone:0|g" not in sent:
         sent |= set(read(receiver))
     fixed = {m for m in REMEMBERED if m.endswith(("settle_seconds", "window_seconds", "interval_seconds"))}
     fixed |= {m for m in REMEMBERED if m.endswith("_objective_seconds")}
+    # a schedule of 0 wants no maintenance, and is not overdue
+    fixed -= {"offload_maintenance_interval_seconds"}
     assert sent == {f"{m},table=k2.gone:0|g" for m in set(REMEMBERED) - fixed}
 
 

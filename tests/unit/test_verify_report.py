@@ -36,7 +36,7 @@ def test_all_equal_is_ok_and_says_nothing() -> None:
         (replace(EQUAL, lake_rows=6), "Iceberg read by ClickHouse 6"),
         (
             replace(EQUAL, sums=(ColumnSum("price", "12.5", "12.4", False),)),
-            "sum of price: ClickHouse 12.5, PyIceberg 12.4",
+            "sum of the values of price: ClickHouse 12.5, PyIceberg 12.4",
         ),  # noqa: E501
         (replace(EQUAL, lake_total=7, ledger_total=5), "whole table: Iceberg 7, shipped 5"),
     ],

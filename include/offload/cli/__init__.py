@@ -10,13 +10,16 @@ import typer
 
 from include.offload.cli import (
     accept_loss,
+    adopt,
     alerts,
     dag,
     drill,
     health,
     ledger,
+    maintain,
     reconcile,
     reference,
+    retire,
     run,
     schema,
     sessions,
@@ -49,6 +52,7 @@ app.command("plan", rich_help_panel=TABLES)(run.plan)
 app.command("run", rich_help_panel=TABLES)(run.run)
 app.command("reconcile", rich_help_panel=TABLES)(reconcile.reconcile)
 app.command("verify", rich_help_panel=TABLES)(verify.verify)
+app.command("maintain", rich_help_panel=TABLES)(maintain.maintain)
 app.command("view", rich_help_panel=TABLES)(view.view)
 app.command("health", rich_help_panel=HEALTH)(health.health)
 app.command("alerts", rich_help_panel=HEALTH)(alerts.alerts)
@@ -61,6 +65,8 @@ app.command("accept-source", rich_help_panel=RECOVERY)(ledger.accept_source)
 app.command("accept-loss", rich_help_panel=RECOVERY)(accept_loss.accept_loss)
 app.command("take-over", rich_help_panel=RECOVERY)(ledger.take_over)
 app.command("restore-main", rich_help_panel=RECOVERY)(ledger.restore_main)
+app.command("adopt", rich_help_panel=RECOVERY)(adopt.adopt)
+app.command("retire", rich_help_panel=RECOVERY)(retire.retire)
 app.command("errors", rich_help_panel=RECOVERY)(reference.errors)
 app.add_typer(spec.app, name="spec", rich_help_panel=SETUP)
 app.add_typer(stack.app, name="stack", rich_help_panel=SETUP)

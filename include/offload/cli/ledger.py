@@ -124,6 +124,30 @@ def upgrade(json: Json = False) -> None:
 
 
 @app.command()
+def downgrade(
+    revision: Annotated[str, typer.Argument(metavar="REVISION", help="The one of the older code, e.g. 0004.")],
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Take the ledger's schema back for older code, after a backup. What the older schema has no place for is lost.
+
+    Pause the DAGs first. `upgrade` with the newer code brings the schema up again.
+    """
+    from include.offload.ledger import migrate
+
+    settings = load()
+    if revision not in (known := migrate.revisions()):
+        raise typer.BadParameter(f"{revision!r} is none of {', '.join(known)}", param_hint="REVISION")
+    note(f"Only code of revision {revision} can use the ledger then.")
+    if not yes:
+        typer.confirm(f"Take the ledger back to revision {revision}?", abort=True)
+    kept = _back_up(settings, None)
+    note(f"kept the ledger as it is: {kept}")
+    migrate.downgrade(settings.ledger(), revision)
+    show({"revision": revision, "kept": kept}, lambda: out.print(f"the ledger is at revision {revision}"))
+
+
+@app.command()
 def check(json: Json = False) -> None:
     """Look whether the ledger's schema is that of this code (OFL-502) and no table is missing (OFL-507)."""
     from include.offload.ledger import migrate

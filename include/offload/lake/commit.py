@@ -104,8 +104,9 @@ def stage(
     watermark_us: int | None,
     added: Sequence[DataFile],
     replaced: Replacement,
+    retired_us: int | None = None,
 ) -> Staged:
-    """Write manifests and manifest list, and put the request together."""
+    """Write manifests and manifest list, and put the request together. retired_us: as `Marker` has it."""
     transaction = table.transaction()
     if plan.evolution is not None:
         # first, so that the snapshot carries the new schema's id
@@ -121,6 +122,7 @@ def stage(
         watermark_us=watermark_us,
         snapshot_id=producer.snapshot_id,
         sequence_number=table.metadata.next_sequence_number(),
+        retired_us=retired_us,
     )
     producer.snapshot_properties = marker.properties()
     for file in replaced.deleted:
@@ -128,7 +130,9 @@ def stage(
     for file in (*replaced.remainders, *added):
         producer.append_data_file(file)
     producer.commit()  # stages on the transaction, which is never committed: the request below is ours
-    transaction.set_properties(table_properties(table, plan.projection) | marker.properties())
+    # a property that a commit does not name stays
+    cleared = {markers.RETIRED: ""} if retired_us is None and table.properties.get(markers.RETIRED) else {}
+    transaction.set_properties(table_properties(table, plan.projection) | cleared | marker.properties())
     head = table.metadata.current_snapshot_id
     requirements: tuple[TableRequirement, ...] = (
         AssertTableUUID(uuid=table.metadata.table_uuid),
@@ -191,13 +195,20 @@ def land(
     raise OffloadError(TARGET_CHANGED, f"{MAX_REBASES} foreign commits in a row came first", table=plan.table)
 
 
-def plant(catalog: Catalog, table: Table, plan: Plan, attempt: uuid.UUID, watermark_us: int | None) -> Landing:
+def plant(
+    catalog: Catalog,
+    table: Table,
+    plan: Plan,
+    attempt: uuid.UUID,
+    watermark_us: int | None,
+    retired_us: int | None = None,
+) -> Landing:
     """Commit a marker without data, whatever marker is there: it ends the chain of every plan made before (rule 22).
 
-    Raises OFL-404 when the request failed and the table does not show the marker; nothing changed then, or it is safe
-    to repeat.
+    retired_us: when the table was retired, µs UTC; None: it goes on. Raises OFL-404 when the request failed and the
+    table does not show the marker; nothing changed then, or it is safe to repeat.
     """
-    staged = stage(table, plan, attempt, watermark_us, (), Replacement())
+    staged = stage(table, plan, attempt, watermark_us, (), Replacement(), retired_us)
     failure: Exception | None = None
     try:
         catalog.commit_table(table, staged.requirements, staged.updates)

@@ -78,7 +78,7 @@ def undoing(table: Table, identity: str) -> Undoing:
     try:
         marker = markers.parse(table.properties)
     except ValueError as error:
-        raise OffloadError(TARGET_WITHOUT_MARKER, str(error), table=identity) from error
+        raise markers.unreadable(error, identity) from error
     if marker is None:
         raise OffloadError(TARGET_WITHOUT_MARKER, "its properties hold no marker to go back to", table=identity)
     return _undoing(table, marker, identity)

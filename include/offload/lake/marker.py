@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from dataclasses import dataclass
 
+from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Operation, Snapshot
+from pyiceberg.table.update import AssertTableUUID, SetPropertiesUpdate
 
 from include.offload.errors import (
+    MARKER_NEWER,
     TARGET_FOREIGN,
     TARGET_ROLLED_BACK,
     TARGET_ROWS_REMOVED,
@@ -17,12 +21,23 @@ from include.offload.errors import (
 )
 
 VERSION = "1"
+"""Raised when code that knows only an older one would misread the marker: it then refuses the table (OFL-316)."""
 PREFIX = "offload."
+PAST_SOURCES = f"{PREFIX}past-sources"
+"""The table property that names the sources of expired snapshots, so that a rebuild still knows of them (rule 2)."""
+RETIRED = f"{PREFIX}retired"
+
+
+class NewerMarkerError(ValueError):
+    """A marker that newer code wrote."""
 
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """Table properties and snapshot summary of a commit of ours. `watermark_us`: µs UTC, None before any."""
+    """Table properties and snapshot summary of a commit of ours. `watermark_us`: µs UTC, None before any.
+
+    `retired_us`: when `retire` ended the table, µs UTC; None: it goes on.
+    """
 
     pipeline: uuid.UUID
     source: str
@@ -32,10 +47,12 @@ class Marker:
     watermark_us: int | None
     snapshot_id: int
     sequence_number: int
+    retired_us: int | None = None
 
     def properties(self) -> dict[str, str]:
         """The `offload.*` entries, the same in table properties and snapshot summary."""
-        return {
+        retired = {} if self.retired_us is None else {RETIRED: str(self.retired_us)}
+        return retired | {
             f"{PREFIX}version": VERSION,
             f"{PREFIX}pipeline": str(self.pipeline),
             f"{PREFIX}source": self.source,
@@ -49,7 +66,7 @@ class Marker:
 
 
 def parse(properties: dict[str, str]) -> Marker | None:
-    """The marker in a set of properties, None when there is none. Raises ValueError on a mangled one."""
+    """The marker in a set of properties, None when there is none. Raises ValueError on a mangled or newer one."""
     if f"{PREFIX}plan" not in properties:
         return None
 
@@ -59,9 +76,13 @@ def parse(properties: dict[str, str]) -> Marker | None:
             raise ValueError(f"the commit marker lacks {PREFIX}{name}")
         return value
 
-    if get("version") != VERSION:
-        raise ValueError(f"the commit marker has version {get('version')}, this code knows {VERSION}")
+    version = get("version")
+    if version != VERSION:
+        newer = version.isdecimal() and int(version) > int(VERSION)
+        said = f"the commit marker has version {version}, this code knows {VERSION}"
+        raise NewerMarkerError(said) if newer else ValueError(said)
     watermark = get("watermark")
+    retired = properties.get(RETIRED)
     return Marker(
         pipeline=uuid.UUID(get("pipeline")),
         source=get("source"),
@@ -71,18 +92,26 @@ def parse(properties: dict[str, str]) -> Marker | None:
         watermark_us=int(watermark) if watermark else None,
         snapshot_id=int(get("snapshot-id")),
         sequence_number=int(get("sequence-number")),
+        retired_us=int(retired) if retired else None,
     )
+
+
+def unreadable(error: ValueError, identity: str) -> OffloadError:
+    """The refusal for a marker that `parse` does not take: OFL-316 when newer code wrote it, else OFL-304."""
+    kind = MARKER_NEWER if isinstance(error, NewerMarkerError) else TARGET_WITHOUT_MARKER
+    return OffloadError(kind, str(error), table=identity)
 
 
 def read(table: Table, identity: str, pipeline: uuid.UUID) -> Marker | None:
     """The marker of a table, checked: ours, and not rolled back. None: the table has no snapshot at all.
 
-    Raises OFL-303 (another pipeline), OFL-304 (data, but no marker), OFL-305 (rolled back), OFL-311 (rows removed).
+    Raises OFL-303 (another pipeline), OFL-304 (data, but no marker), OFL-305 (rolled back), OFL-311 (rows removed),
+    OFL-316 (newer code wrote it).
     """
     try:
         marker = parse(table.properties) or recover(table)
     except ValueError as error:
-        raise OffloadError(TARGET_WITHOUT_MARKER, str(error), table=identity) from error
+        raise unreadable(error, identity) from error
     if marker is None:
         if table.metadata.snapshots:
             raise OffloadError(
@@ -108,9 +137,22 @@ def recover(table: Table) -> Marker | None:
 
 
 def sources(table: Table) -> set[str]:
-    """Every source that a marker of this table names, as far back as summaries are kept."""
+    """Every source that a marker of this table names, as far back as summaries are kept; expired ones as remembered."""
     named = [s.summary.additional_properties for s in table.metadata.snapshots if s.summary]
-    return {p[f"{PREFIX}source"] for p in (*named, table.properties) if p.get(f"{PREFIX}source")}
+    kept = {p[f"{PREFIX}source"] for p in (*named, table.properties) if p.get(f"{PREFIX}source")}
+    return kept | set(json.loads(table.properties.get(PAST_SOURCES, "[]")))
+
+
+def remember_sources(catalog: Catalog, table: Table) -> None:
+    """Keep in the table's properties what its summaries say of earlier sources: they are about to expire.
+
+    No part of the marker, so it makes no snapshot. Raises what the catalog raises; repeating it is safe.
+    """
+    past = sources(table) - {table.properties.get(f"{PREFIX}source", "")}
+    if past <= set(json.loads(table.properties.get(PAST_SOURCES, "[]"))):
+        return
+    update = SetPropertiesUpdate(updates={PAST_SOURCES: json.dumps(sorted(past))})
+    catalog.commit_table(table, (AssertTableUUID(uuid=table.metadata.table_uuid),), (update,))
 
 
 def check_history(table: Table, marker: Marker, identity: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
@@ -44,6 +45,12 @@ def upgrade(uri: str, revision: str = "head", lock_s: float = LOCK_S) -> None:
     then nothing was changed.
     """
     _run(uri, lambda config: command.upgrade(config, revision), lock_s)
+
+
+def revisions() -> tuple[str, ...]:
+    """All revisions that this code knows, the oldest first."""
+    found = ScriptDirectory.from_config(_config()).walk_revisions()
+    return tuple(reversed([script.revision for script in found]))
 
 
 def check_whole(uri: str) -> None:

@@ -39,7 +39,7 @@ ALONE_S = 60
 """How long a job waits for another that makes the Iceberg table, seconds: a creation is one request."""
 ALONE_KEY = 0x0FF10AD
 """The first key of our advisory locks, which the ledger's database may share with others; the second is `table_id`."""
-SCHEMA_REVISION = "0004"
+SCHEMA_REVISION = "0008"
 """The migration that this code expects; a test holds it against include/offload/ledger/migrations."""
 
 _PLAN = TypeAdapter(Plan)
@@ -75,7 +75,7 @@ def engine_for(uri: str, patience: Patience | None = None) -> Engine:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Where the ledger believes the chain of a table ends. Instants µs UTC."""
+    """Where the ledger believes the chain of a table ends. Instants µs UTC. `retired`: nothing plans it any more."""
 
     table_id: int
     origin_us: int | None
@@ -85,6 +85,7 @@ class Head:
     target_uuid: str | None
     snapshot_id: int | None
     sequence_number: int | None
+    retired: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +243,14 @@ class Ledger:
         with self.begin(identity) as c:
             row = c.execute(_HEAD, {"identity": identity}).mappings().one_or_none()
         return None if row is None else _head(row)
+
+    def retire(self, table_id: int, at_us: int | None) -> None:
+        """Record when a table was retired, µs UTC, or None that it goes on, as the marker in Iceberg says."""
+        with self.begin() as c:
+            c.execute(
+                text("UPDATE offload.tables SET retired_at = CAST(:at AS timestamptz) WHERE table_id = :id"),
+                {"at": None if at_us is None else from_us(at_us), "id": table_id},
+            )
 
     def watermark_rows(self) -> list[dict[str, Any]]:
         """All of `offload.watermarks`, the way `status` shows it.
@@ -509,7 +518,8 @@ _LOST_SINCE = text(
 )
 _HEAD_COLUMNS = (
     "SELECT t.table_id, t.origin_us, w.watermark, w.generation, w.plan_id, w.target_uuid, w.snapshot_id,"
-    " w.sequence_number FROM offload.tables t JOIN offload.watermarks w USING (table_id) WHERE t.identity = :identity"
+    " w.sequence_number, t.retired_at IS NOT NULL AS retired"
+    " FROM offload.tables t JOIN offload.watermarks w USING (table_id) WHERE t.identity = :identity"
 )
 _HEAD = text(_HEAD_COLUMNS)
 _HEAD_LOCKED = text(_HEAD_COLUMNS + " FOR UPDATE OF w")
@@ -577,6 +587,7 @@ def _head(row: RowMapping) -> Head:
         target_uuid=None if row["target_uuid"] is None else str(row["target_uuid"]),
         snapshot_id=row["snapshot_id"],
         sequence_number=row["sequence_number"],
+        retired=row["retired"],
     )
 
 

@@ -196,6 +196,39 @@ class Alerts(_Part):
     )
 
 
+class Maintenance(_Part):
+    """Care for the Iceberg table: a DAG of its own compacts files, rewrites manifests, expires snapshots."""
+
+    enabled: bool = Field(True, description="`false`: this table has no maintenance DAG")
+    schedule: Annotated[str, AfterValidator(check_cron)] = Field("17 3 * * *", description="cron, UTC")
+    pool: str = Field(
+        "offload_maintenance", pattern=r"^[A-Za-z0-9_.-]{1,250}$", description="Airflow pool of the maintenance jobs"
+    )
+    strategy: Literal["binpack", "sort"] = Field(
+        "binpack", description="`binpack`: join small files; `sort`: and sort the rows again by `target.sort`"
+    )
+    file_size: Size = Field(
+        256 * 2**20,
+        ge=2**20,
+        description="most bytes of a compacted file; it also never holds more rows or bytes than `slice` allows",
+    )
+    bytes_per_run: Size = Field(
+        20 * 2**30, ge=2**20, description="most bytes that one run rewrites; the next run goes on with the rest"
+    )
+    snapshot_age_us: DurationUs = Field(
+        5 * human.DAY_US, alias="snapshot_age", ge=human.HOUR_US, description="older snapshots expire"
+    )
+    snapshots: int = Field(20, ge=1, le=10_000, description="so many of the newest snapshots never expire")
+    orphan_age_us: DurationUs | None = Field(
+        3 * human.DAY_US,
+        alias="orphan_age",
+        ge=human.HOUR_US,
+        description="files that no snapshot names are deleted at this age, and at no less than four times the longest "
+        "job; `null`: never",
+    )
+    statistics: bool = Field(False, description="count the distinct values of the columns for query planners")
+
+
 class Connections(_Part):
     """Airflow connection ids."""
 
@@ -264,6 +297,7 @@ class TableSpec(_Part):
     retries: int = Field(3, ge=0, le=20, description="tries after a failed one, with growing pauses")
     connections: Connections = Field(Connections(), description="Airflow connection ids")
     alerts: Alerts = Field(Alerts(), description="limits of this table's alerts")
+    maintenance: Maintenance = Field(Maintenance(), description="care for the Iceberg table")
     owner: str = Field("data-platform", min_length=1, max_length=100, description="who is asked about this table")
     tags: tuple[Annotated[str, Field(min_length=1, max_length=100)], ...] = Field((), description="tags of the DAG")
     doc: str = Field("", description="Markdown; shown as the DAG's documentation")
@@ -319,3 +353,7 @@ class TableSpec(_Part):
     @property
     def dag_id(self) -> str:
         return f"offload__{self.database}__{self.table_name}"
+
+    @property
+    def maintenance_dag_id(self) -> str:
+        return f"maintain__{self.database}__{self.table_name}"

@@ -27,7 +27,7 @@ class Problem:
 
 def problems(spec: TableSpec) -> tuple[Problem, ...]:
     """Every broken rule of a spec whose single fields are valid."""
-    return (*_times(spec), *_columns(spec), *_partition(spec), *_sort(spec), *_target(spec), *_ttl(spec))
+    return (*_times(spec), *_columns(spec), *_partition(spec), *_sort(spec), *_target(spec), *_ttl(spec), *_care(spec))
 
 
 def _times(spec: TableSpec) -> Iterator[Problem]:
@@ -227,3 +227,13 @@ def _ttl(spec: TableSpec) -> Iterator[Problem]:
                 str(error),
                 "a duration after the cursor, such as 7d, or a ClickHouse expression giving a time",
             )
+
+
+def _care(spec: TableSpec) -> Iterator[Problem]:
+    if spec.maintenance.strategy == "sort" and not spec.target.sort:
+        yield Problem(
+            ("maintenance", "strategy"),
+            "sorting files again needs an order, and target.sort gives none",
+            "strategy: binpack, or a target.sort",
+            (("target", "sort"),),
+        )
