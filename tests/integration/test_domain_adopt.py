@@ -309,7 +309,7 @@ def test_the_old_program_writes_once_more_while_it_is_adopted(
     t = write(make(table().fill(0, 1, 2)), 0, 1)
     real = adoption.__dict__["plant"]
     monkeypatch.setattr(adoption, "plant", lambda *args: (write(t, 1, 2), real(*args))[1])
-    assert kind(lambda: adopt(t.ctx, t.spec, apply=True)) is TARGET_FOREIGN, "its commit came first: still no marker"
+    assert kind(lambda: adopt(t.ctx, t.spec, apply=True)) is TARGET_WITHOUT_MARKER, "its commit came first"
     monkeypatch.undo()
     head = t.ctx.ledger.head(t.identity)
     assert head is not None and head.watermark_us is None
