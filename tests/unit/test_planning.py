@@ -16,6 +16,7 @@ from include.offload.planning import (
     LedgerWindow,
     Left,
     Rules,
+    bound_of,
     decide,
     describe_bounds,
     describe_left,
@@ -370,11 +371,11 @@ def test_what_was_left_alone_is_said_per_reason_with_the_oldest_window() -> None
 
 
 def test_a_plan_within_its_bounds_needs_no_word() -> None:
-    assert describe_bounds(None, 0, 200, MANY_SLICES, 1_000) == []
+    assert describe_bounds(None, 0, "plan.rows is 200", MANY_SLICES, 1_000) == []
 
 
 def test_a_backlog_that_was_cut_and_many_small_files_are_said() -> None:
-    cut, many = describe_bounds(60_000_000, 180_000_000, 2_500, MANY_SLICES + 1, 1_000)
+    cut, many = describe_bounds(60_000_000, 180_000_000, bound_of(2_500, 2**40, 100.0).why, MANY_SLICES + 1, 1_000)
     assert cut == (
         "the backlog is larger than one run may ship (plan.rows is 2,500): this one ends at 1970-01-01T00:01:00Z,"
         " settled is 1970-01-01T00:03:00Z; the next run goes on"
