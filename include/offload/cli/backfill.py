@@ -126,7 +126,7 @@ def ship_range(ctx: Context, spec: TableSpec, asked: Span, sure: Callable[[], No
         while True:
             sure()
             number_of_plan += 1
-            request = steps.RunRequest(f"backfill__{stamp}__{number_of_plan}", at, whole.hi, bounded=True)
+            request = steps.RunRequest(f"cli__backfill__{stamp}__{number_of_plan}", at, whole.hi, bounded=True)
             checked, report = _not_passed(ctx, spec, request, moved)
             end = checked.plan.scan.hi
             for window in checked.plan.windows:
