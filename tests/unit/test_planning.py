@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from include.offload.model import Action, Cell, Extent, PlannedWindow, WindowState, earliest
 from include.offload.planning import (
     MANY_SLICES,
+    Bound,
     Decision,
     Leave,
     LedgerWindow,
@@ -381,3 +382,10 @@ def test_a_backlog_that_was_cut_and_many_small_files_are_said() -> None:
         " settled is 1970-01-01T00:03:00Z; the next run goes on"
     )
     assert many == "101 slices, each a query and a file: slice.rows is 1,000"
+
+
+def test_the_tighter_of_rows_and_bytes_bounds_a_plan() -> None:
+    assert bound_of(1_000, 2**20, 100.0) == Bound(1_000, "plan.rows is 1,000")
+    assert bound_of(1_000_000, 2**20, 1_024.0) == Bound(1_024, "plan.bytes is 1,048,576, which is about 1,024 rows")
+    assert bound_of(1_000, 2**20, 0.0).rows == 1_000, "an empty table has no mean"
+    assert bound_of(1_000, 2**20, 2.0**30).rows == 1, "a row larger than the bound still goes"
