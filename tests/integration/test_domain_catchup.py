@@ -146,6 +146,7 @@ def test_the_schedule_may_land_in_between(table: MakeDomainTable) -> None:
 
 def test_a_second_backfill_of_a_table_is_refused_and_told_who_has_it(table: MakeDomainTable, domain: Domain) -> None:
     t, other = table(), table()
+    t.unverifiable = other.unverifiable = "nothing is offloaded"
     ours, theirs = domain.context(), domain.context()
     try:
         with claimed(ours.ledger, t.identity):
