@@ -125,9 +125,10 @@ def test_stopped_in_the_middle_it_goes_on_and_is_exact(make_table: MakeTable, ho
         assert "Traceback" not in log
     else:
         assert running.returncode == -how
-    assert table.lake().rows < ROWS
+    landed = table.lake().rows
+    assert 0 < landed < ROWS
     done = ended(table)
-    assert done["rows"] <= ROWS - 250, "the first plan is not shipped again"
+    assert done["rows"] <= ROWS - landed, "what landed is not shipped again"
     table.whole()
     seen = table.lake()
     assert ended(table)["rows"] == 0
