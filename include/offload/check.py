@@ -28,14 +28,14 @@ from include.offload.ledger.store import Head
 from include.offload.limits import expires_us
 from include.offload.lookback import Asked, LookBack, late_note, look_back, survey
 from include.offload.model import Evolution, Extent, Plan, Projection, SourceTable, Target
-from include.offload.planning import Decision, Left, Rules, decide, describe_bounds, describe_left
+from include.offload.planning import Bound, Decision, Left, Rules, bound_of, decide, describe_bounds, describe_left
 from include.offload.remembering import before_this, lost_windows, remember, remind, still_unshipped, unshipped_expiry
 from include.offload.slicing import cut, rows_per_slice
 from include.offload.source.client import Client
 from include.offload.source.describe import describe
 from include.offload.source.expressions import confirm_expressions, expressions_of
 from include.offload.source.extent import ExtentQuery, cut_to_limit, min_cursor_us, read_extent
-from include.offload.source.parts import ttl_text
+from include.offload.source.parts import bytes_per_row, ttl_text
 from include.offload.source.projection import partition_columns, sort_sql
 from include.offload.source.ttl import Expiry, expiry_sql
 from include.offload.spec.model import TableSpec
@@ -54,6 +54,7 @@ class RunRequest:
     """What a run was asked for. from_us, to_us: cursor time, µs UTC; force: replace unchanged windows too.
 
     follow_deletes: this once, whatever the spec says, the lake gives up what ClickHouse deleted (rule 19).
+    bounded: of a range that was shipped before too the plan looks at no more than one run may ship, oldest first.
     """
 
     run_id: str
@@ -61,6 +62,7 @@ class RunRequest:
     to_us: int | None = None
     force: bool = False
     follow_deletes: bool = False
+    bounded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ class CheckResult:
     """A plan, what was left alone, lines for the log, and what the ledger is to remember of this look.
 
     lost: windows whose rows expired before they were shipped, as `losses` has it. head: what it was planned on.
+    cut_us: where the bounds of the spec end the plan, µs UTC: settled time from there on waits for the next one.
     """
 
     plan: Plan
@@ -76,6 +79,7 @@ class CheckResult:
     notes: tuple[str, ...]
     seen: LookBack
     lost: Mapping[int, int] = field(default_factory=dict)
+    cut_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +200,7 @@ def _plan(
         shipped, empty = ctx.ledger.windows(head, grid, [scan])
         known_spans = [*(grid.span(n) for n in shipped), *empty]
         append = tuple(subtract(scan, known_spans))
-        several = sum(s.hi - s.lo for s in append) > grid.width_us
-        end = cut_to_limit(client, look.query, append, rows=spec.plan.rows) if several else None
+        end, bound = _cut(client, spec, look.query, (scan,) if request.bounded else append)
         if end is not None:
             scan = Span(scan.lo, end)
             append = tuple(Span(s.lo, min(s.hi, scan.hi)) for s in append if s.lo < scan.hi)
@@ -269,10 +272,19 @@ def _plan(
     )
     notes = _notes(extent, decision.left, grid, plan, seen)
     notes += [line for line in (losses.note(lost, grid, spec.identity),) if line is not None]
-    notes += describe_bounds(end, look.settled_us, spec.plan.rows, len(plan.slices), spec.slice.rows)
+    notes += describe_bounds(end, look.settled_us, bound.why, len(plan.slices), spec.slice.rows)
     if look.expiry_why:
         notes.append(f"{look.expiry_why}: no window is replaced, and when rows expire is not known for sure")
-    return CheckResult(plan, head, decision.left, tuple(notes), replace(back, look=seen), lost)
+    return CheckResult(plan, head, decision.left, tuple(notes), replace(back, look=seen), lost, end)
+
+
+def _cut(client: Client, spec: TableSpec, query: ExtentQuery, spans: Sequence[Span]) -> tuple[int | None, Bound]:
+    """Where the bounds of the spec end a plan over `spans`, µs UTC (None: all fits), and which bound it is."""
+    if sum(s.hi - s.lo for s in spans) <= query.grid.width_us:
+        return None, bound_of(spec.plan.rows, spec.plan.bytes, 0.0)
+    per_row = bytes_per_row(client, spec.source.database, spec.source.table)
+    bound = bound_of(spec.plan.rows, spec.plan.bytes, per_row)
+    return cut_to_limit(client, query, spans, rows=bound.rows), bound
 
 
 def _going_on(ctx: Context, spec: TableSpec) -> Head | None:

@@ -173,6 +173,10 @@ NOTES: dict[str, str] = {
         Count, content hash or a column's sum differ between ClickHouse and Iceberg. The report names each window with
         both sides. A window that was changed in ClickHouse after it was shipped is replaced by the next run while it
         is within `horizon`.""",
+    "OFL-413": """
+        Two backfills of one table would only pass each other again and again; the cause names the process that has the
+        table, its machine and its session of the ledger. When that process dies, PostgreSQL lets the table go at once;
+        when its machine does, within minutes. The DAG's own runs go on beside a backfill.""",
     "OFL-501": """
         Nothing can be planned or recorded. A job that already has its plan also needs the ledger, before it
         commits.""",

@@ -224,6 +224,11 @@ WATERMARK_MOVED = _kind(
 VERIFY_FAILED = _kind(
     "OFL-409", "ClickHouse and Iceberg differ", command="bin/offload verify {table} --json", hint="names the windows"
 )
+BACKFILL_RUNNING = _kind(
+    "OFL-413",
+    "another backfill of this table is running",
+    hint="wait until it ends, or stop it where it runs; then type yours again",
+)
 # 5xx: the ledger and the machine
 LEDGER_UNREACHABLE = _kind(
     "OFL-501",

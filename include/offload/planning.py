@@ -140,12 +140,28 @@ MANY_SLICES = 100
 """So many in one plan are worth a word: each is a query, a file and a part of the commit."""
 
 
-def describe_bounds(end_us: int | None, settled_us: int, most_rows: int, slices: int, slice_rows: int) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """The most rows that one run ships, and the line of the spec that says so, e.g. `plan.rows is 200`."""
+
+    rows: int
+    why: str
+
+
+def bound_of(most_rows: int, most_bytes: int, bytes_per_row: float) -> Bound:
+    """The tighter of the two bounds of the spec. bytes_per_row: uncompressed; 0: not known, so rows alone bound."""
+    by_bytes = max(1, int(most_bytes / bytes_per_row)) if bytes_per_row > 0 else most_rows
+    if by_bytes < most_rows:
+        return Bound(by_bytes, f"plan.bytes is {most_bytes:,}, which is about {by_bytes:,} rows")
+    return Bound(most_rows, f"plan.rows is {most_rows:,}")
+
+
+def describe_bounds(end_us: int | None, settled_us: int, why: str, slices: int, slice_rows: int) -> list[str]:
     """What the spec's bounds do to a plan, for the log. end_us: where a backlog was cut, µs UTC; None: it was not."""
     lines = []
     if end_us is not None:
         lines.append(
-            f"the backlog is larger than one run may ship (plan.rows is {most_rows:,}): this one ends at"
+            f"the backlog is larger than one run may ship ({why}): this one ends at"
             f" {from_us(end_us):%Y-%m-%dT%H:%M:%SZ}, settled is {from_us(settled_us):%Y-%m-%dT%H:%M:%SZ};"
             " the next run goes on"
         )

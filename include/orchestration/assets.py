@@ -29,7 +29,14 @@ if TYPE_CHECKING:
     from include.offload.model import Plan
 
 MAX_UNANNOUNCED = 20
-"""How far back a run looks for plans that landed and that no run lived to announce: five hours of runs that died."""
+"""How far back a run looks for plans that landed and that no run lived to announce: five hours of runs that died.
+
+Plans of `bin/offload backfill` do not count: each is announced, however many one backfill made.
+"""
+MAX_BACKFILLED = 5_000
+"""An end to that: so many events in one task's success are a page of Airflow's database, and not yet a burden."""
+BACKFILL_RUN = "cli__backfill__"
+"""How the run ids of `bin/offload backfill` begin."""
 CLOCK_MARGIN = timedelta(days=1)
 """A plan's events are younger than the plan; the margin forgives clocks that differ."""
 
@@ -113,18 +120,33 @@ def unannounced(ledger: Ledger, plan: Plan, known: Callable[[datetime], set[str]
     known: the ids of the plans that were announced since an instant. The chain ends where a lost ledger began.
     """
     found: list[Plan] = []
-    for _ in range(MAX_UNANNOUNCED):
-        if plan.predecessor is None:
+    others, batch = 0, 1
+    while others < MAX_UNANNOUNCED and len(found) < MAX_BACKFILLED:
+        walked: list[Plan] = []
+        while len(walked) < batch and others < MAX_UNANNOUNCED:
+            before = _before(ledger, walked[-1] if walked else plan)
+            if before is None:
+                break
+            walked.append(before)
+            others += not before.run_id.startswith(BACKFILL_RUN)
+        if not walked:
             break
-        try:
-            plan, _ = ledger.plan(plan.predecessor)
-        except OffloadError as error:
-            if error.kind is not PLAN_UNKNOWN:
-                raise
-            break
-        if not plan.touches_lake:
-            continue
-        if str(plan.plan_id) in known(from_us(plan.created_us)):
-            break
-        found.append(plan)
+        # one question for several plans, for each takes all events since
+        told = known(from_us(walked[-1].created_us))
+        for one in walked:
+            if one.touches_lake and str(one.plan_id) in told:
+                return found
+            found += [one] if one.touches_lake else []
+        plan, batch = walked[-1], batch * 2
     return found
+
+
+def _before(ledger: Ledger, plan: Plan) -> Plan | None:
+    if plan.predecessor is None:
+        return None
+    try:
+        return ledger.plan(plan.predecessor)[0]
+    except OffloadError as error:
+        if error.kind is not PLAN_UNKNOWN:
+            raise
+        return None

@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from include.offload.model import Action, Cell, Extent, PlannedWindow, WindowState, earliest
 from include.offload.planning import (
     MANY_SLICES,
+    Bound,
     Decision,
     Leave,
     LedgerWindow,
     Left,
     Rules,
+    bound_of,
     decide,
     describe_bounds,
     describe_left,
@@ -370,13 +372,20 @@ def test_what_was_left_alone_is_said_per_reason_with_the_oldest_window() -> None
 
 
 def test_a_plan_within_its_bounds_needs_no_word() -> None:
-    assert describe_bounds(None, 0, 200, MANY_SLICES, 1_000) == []
+    assert describe_bounds(None, 0, "plan.rows is 200", MANY_SLICES, 1_000) == []
 
 
 def test_a_backlog_that_was_cut_and_many_small_files_are_said() -> None:
-    cut, many = describe_bounds(60_000_000, 180_000_000, 2_500, MANY_SLICES + 1, 1_000)
+    cut, many = describe_bounds(60_000_000, 180_000_000, bound_of(2_500, 2**40, 100.0).why, MANY_SLICES + 1, 1_000)
     assert cut == (
         "the backlog is larger than one run may ship (plan.rows is 2,500): this one ends at 1970-01-01T00:01:00Z,"
         " settled is 1970-01-01T00:03:00Z; the next run goes on"
     )
     assert many == "101 slices, each a query and a file: slice.rows is 1,000"
+
+
+def test_the_tighter_of_rows_and_bytes_bounds_a_plan() -> None:
+    assert bound_of(1_000, 2**20, 100.0) == Bound(1_000, "plan.rows is 1,000")
+    assert bound_of(1_000_000, 2**20, 1_024.0) == Bound(1_024, "plan.bytes is 1,048,576, which is about 1,024 rows")
+    assert bound_of(1_000, 2**20, 0.0).rows == 1_000, "an empty table has no mean"
+    assert bound_of(1_000, 2**20, 2.0**30).rows == 1, "a row larger than the bound still goes"

@@ -12,6 +12,7 @@ from include.offload.cli import (
     accept_loss,
     adopt,
     alerts,
+    backfill,
     dag,
     drill,
     health,
@@ -50,6 +51,7 @@ SETUP = "Set-up"
 app.command("status", rich_help_panel=TABLES)(status.status)
 app.command("plan", rich_help_panel=TABLES)(run.plan)
 app.command("run", rich_help_panel=TABLES)(run.run)
+app.command("backfill", rich_help_panel=TABLES)(backfill.backfill)
 app.command("reconcile", rich_help_panel=TABLES)(reconcile.reconcile)
 app.command("verify", rich_help_panel=TABLES)(verify.verify)
 app.command("maintain", rich_help_panel=TABLES)(maintain.maintain)

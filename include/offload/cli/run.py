@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from include.offload.spec.model import TableSpec
     from include.offload.steps import CheckResult, RunRequest
 
+Watch = Callable[[Plan, job.Progress], None]
 ForceOption = Annotated[bool, typer.Option("--force", help="Ship the range again even where nothing changed.")]
 
 
@@ -133,14 +134,19 @@ def run(
         raise typer.Exit(1)
 
 
-def execute(ctx: Context, spec: TableSpec, request: RunRequest) -> tuple[CheckResult, RunReport]:
-    """The three steps, with progress on stderr; what was planned and what was done. Raises OFL-…"""
+def execute(
+    ctx: Context, spec: TableSpec, request: RunRequest, watch: Watch | None = None
+) -> tuple[CheckResult, RunReport]:
+    """The three steps, with progress on stderr; what was planned and what was done. Raises OFL-…
+
+    watch: is told how far the job is, instead of a bar of its own.
+    """
     from include.offload import steps
 
     table = spec.identity
     started = time.monotonic()
     outcome: dict[str, Any] = {}
-    with _step(ctx, table, "check_extent"):
+    with _step(ctx, table, "check_extent", shown=watch is None):
         checked = steps.check_extent(ctx, spec, request)
     made = checked.plan
     for line in checked.notes:
@@ -148,8 +154,8 @@ def execute(ctx: Context, spec: TableSpec, request: RunRequest) -> tuple[CheckRe
     note(f"plan {made.plan_id}: {number(made.rows)} rows, {len(made.windows)} windows, {len(made.slices)} slices")
     if made.touches_lake:
         with _reported(ctx, table, "offload"):
-            outcome = _ship(made)
-    with _step(ctx, table, "update_watermark"):
+            outcome = _ship(made) if watch is None else _submit(made, lambda p: watch(made, p))
+    with _step(ctx, table, "update_watermark", shown=watch is None):
         moved = steps.update_watermark(ctx, spec, made.plan_id)
     seconds, job_seconds = time.monotonic() - started, float(outcome.get("seconds") or 0)
     return checked, RunReport(
@@ -184,16 +190,22 @@ def _reported(ctx: Context, table: str, step: str) -> Iterator[None]:
 
 
 @contextmanager
-def _step(ctx: Context, table: str, step: str) -> Iterator[None]:
-    with err.status(f"{step} …"), _reported(ctx, table, step):
+def _step(ctx: Context, table: str, step: str, *, shown: bool) -> Iterator[None]:
+    # rich has one moving display at a time
+    with err.status(f"{step} …") if shown else nullcontext(), _reported(ctx, table, step):
         yield
+
+
+def _submit(made: Plan, moved: Callable[[job.Progress], None]) -> dict[str, Any]:
+    """The Spark job of a plan."""
+    argv = job.command(made.plan_id)
+    if flags.debug:
+        note(" ".join(argv))
+    return job.run_job(argv, job.environment(), made.table, moved)
 
 
 def _ship(made: Plan) -> dict[str, Any]:
     """The Spark job of a plan, behind a progress bar."""
-    argv = job.command(made.plan_id)
-    if flags.debug:
-        note(" ".join(argv))
     columns = (
         SpinnerColumn(),
         TextColumn("offload"),
@@ -215,7 +227,7 @@ def _ship(made: Plan) -> dict[str, Any]:
             )
             bar.update(task, completed=min(p.rows, p.rows_planned), rows=rows, rate=f"{number(int(rate))} rows/s{left}")
 
-        return job.run_job(argv, job.environment(), made.table, moved)
+        return _submit(made, moved)
 
 
 def print_report(report: RunReport) -> None:

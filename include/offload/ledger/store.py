@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -33,6 +34,8 @@ from include.offload.planning import LedgerWindow
 from include.offload.redact import without_logins
 from include.offload.trust import is_untrusted
 from include.offload.windows import Grid, Span, from_us, gapless_end, to_us
+
+log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 5
 ALONE_S = 60
@@ -160,13 +163,24 @@ class Ledger:
 
         Raises OFL-501 when that is over.
         """
-        with self.begin(table) as c:
+        with ExitStack() as lock:
+            c = lock.enter_context(self.begin(table))
             c.execute(text(f"SET LOCAL lock_timeout = '{ALONE_S}s'"))
+            # it is idle as long as the catalog takes
+            c.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
             c.execute(
                 text("SELECT pg_advisory_xact_lock(:key, table_id) FROM offload.tables WHERE identity = :identity"),
                 {"key": ALONE_KEY, "identity": table},
             )
+            held = lock.pop_all()
+        try:
             yield
+        finally:
+            try:
+                held.close()
+            except OffloadError as error:
+                # what was done in here is done: a lock whose session died is free already
+                log.warning("%s: the session of its lock died: %s", table, error.cause)
 
     # tables -------------------------------------------------------------------------------------------------------
 

@@ -60,6 +60,17 @@ def read_parts(client: Client, database: str, table: str) -> Parts:
     return Parts(sum(int(r[4]) for r in found), sum(int(r[5]) for r in found), blocks)
 
 
+def bytes_per_row(client: Client, database: str, table: str) -> float:
+    """Uncompressed bytes of a row of the active parts, 0 when there is none: a bound needs no more than a mean."""
+    ((rows, size),) = client.query(
+        "SELECT sum(rows), sum(data_uncompressed_bytes) FROM system.parts"
+        " WHERE active AND NOT startsWith(partition_id, 'patch-')"
+        " AND database = {db:String} AND table = {table:String}",
+        {"db": database, "table": table},
+    )
+    return int(size) / int(rows) if int(rows) else 0.0
+
+
 def lost(before: Iterable[Block], now: Sequence[Block], now_us: int) -> tuple[Block, ...]:
     """The blocks of `before` that no part of `now` covers, but for those of which every row had expired."""
     parts: dict[str, list[Block]] = defaultdict(list)

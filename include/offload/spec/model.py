@@ -177,6 +177,9 @@ class PlanLimits(_Part):
     """Bounds of one plan: of a backlog a run ships so much, the next run goes on."""
 
     rows: Count = Field(200_000_000, ge=1, le=100_000_000_000, description="most rows of a run; at least one window")
+    bytes: Size = Field(
+        64 * 2**30, ge=2**20, description="most bytes of a run, uncompressed, estimated from the source's parts"
+    )
 
 
 class Alerts(_Part):
