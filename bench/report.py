@@ -1,21 +1,34 @@
-"""results.json for people: a table on the terminal, and docs/performance.md (`python -m bench.report` writes it)."""
+"""results.json for people: tables on the terminal, docs/performance.md and its plots (`python -m bench.report`)."""
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from rich.table import Table
 
-from bench.results import MIB, Goal, Results, Run, Series, Spread, ratio, speed_up
-from local.paths import ROOT
+from bench.contenders.base import BENCH_VENV
+from bench.results import BRONZE, MIB, Goal, Results, Run, Series, Spread
+from local.paths import ROOT, venv_bin
 
 RESULTS = ROOT / "bench" / "results.json"
 PAGE = ROOT / "docs" / "performance.md"
-OURS = "offload"
+IMAGES = ROOT / "docs" / "img"
+PLOTTER = ROOT / "bench" / "plots.py"
 
 Figure = tuple[str, Callable[[Series], Spread], str]
+
+
+def _scaled(spread: Spread, unit: float) -> Spread:
+    return Spread(spread.min / unit, spread.median / unit, spread.max / unit)
+
+
+def _per_million(series: Series, figure: Callable[[Run], float]) -> Spread:
+    return _scaled(series.spread(figure), series.rows / 1e6)
+
+
 FIGURES: tuple[Figure, ...] = (
     ("M rows/s, copy", lambda s: _scaled(s.rows_per_s, 1e6), "{:.3f}"),
     ("M rows/s, whole process", lambda s: _scaled(s.process_rows_per_s, 1e6), "{:.3f}"),
@@ -28,109 +41,34 @@ FIGURES: tuple[Figure, ...] = (
 )
 
 
-def _scaled(spread: Spread, unit: float) -> Spread:
-    return Spread(spread.min / unit, spread.median / unit, spread.max / unit)
-
-
-def _per_million(series: Series, figure: Callable[[Run], float]) -> Spread:
-    return _scaled(series.spread(figure), series.rows / 1e6)
-
-
-def _cell(spread: Spread, form: str) -> str:
+def cell(spread: Spread, form: str) -> str:
+    """`median (min–max)`, or one figure where they read the same."""
     lo, mid, hi = (form.format(x) for x in (spread.min, spread.median, spread.max))
     return mid if lo == hi else f"{mid} ({lo}–{hi})"
 
 
-def terminal(results: Results) -> Table:
-    """A row per figure, a column per contender: median (min–max)."""
-    table = Table(title=f"{results.rounds} rounds, median (min–max)", title_justify="left")
+def terminal(results: Results, name: str = BRONZE) -> Table:
+    """A row per contender on one table, a column per figure: median (min–max)."""
+    table = Table(title=f"{name}, {results.rounds} rounds, median (min–max)", title_justify="left")
     table.add_column("")
+    table.add_column("rows", justify="right")
+    for title, _, _ in FIGURES:
+        table.add_column(title, justify="right")
     for series in results.series:
-        table.add_column(f"{series.name}\n{series.rows:,} rows", justify="right")
-    for title, figure, form in FIGURES:
-        table.add_row(title, *(_cell(figure(series), form) for series in results.series))
+        if series.table == name:
+            cells = (cell(figure(series), form) for _, figure, form in FIGURES)
+            table.add_row(series.name, f"{series.rows:,}", *cells)
     return table
+
+
+def limit_of(goal: Goal) -> str:
+    """`≥ 3×`."""
+    return f"{'≥' if goal.at_least else '≤'} {goal.limit:g}{goal.unit}"
 
 
 def goal_line(goal: Goal) -> str:
     """One goal in a line, with its verdict."""
-    sign = "≥" if goal.at_least else "<"
-    verdict = "met" if goal.met else "missed"
-    return f"{verdict}: {goal.text}: {goal.value:g}{goal.unit} (goal {sign} {goal.limit:g}{goal.unit})"
-
-
-def page(results: Results) -> str:
-    """docs/performance.md."""
-    ours = results.of(OURS)
-    lines = [
-        "# Performance",
-        "",
-        "<!-- Made by `python -m bench.report` from bench/results.json, which `make bench` writes; do not edit. -->",
-        "",
-        f"A bulk load of {results.rows:,} bronze trades (a day and two hours of them, ten columns, partitioned by day)"
-        " from ClickHouse into a fresh Iceberg table, by each contender in turn,"
-        f" {results.rounds} rounds, on one machine that also runs ClickHouse, the object store and the catalog. Every"
-        " result was read back: count, and the sum of every number and instant, by PyIceberg; ours by `verify` too.",
-        "",
-        "## Goals",
-        "",
-        "| goal | limit | found | |",
-        "| --- | --- | --- | --- |",
-    ]
-    for goal in results.goals:
-        limit = f"{'≥' if goal.at_least else '<'} {goal.limit:g}{goal.unit}"
-        lines.append(f"| {goal.text} | {limit} | {goal.value:g}{goal.unit} | {'met' if goal.met else '**missed**'} |")
-    lines += ["", "## Figures", "", "Median (min–max) of the rounds.", ""]
-    lines.append("| | " + " | ".join(f"{s.title}, {s.rows:,} rows" for s in results.series) + " |")
-    lines.append("| --- |" + " --- |" * len(results.series))
-    for title, figure, form in FIGURES:
-        lines.append(f"| {title} | " + " | ".join(_cell(figure(s), form) for s in results.series) + " |")
-    lines += [
-        "",
-        "## Ratios",
-        "",
-        "Round by round: a machine that is slow for a while is slow for both. Above 1, this project does better.",
-        "",
-        "| against | rows/s of the copy | whole process | CPU, client and ClickHouse | bytes written |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    for other in results.series:
-        if other.name == OURS:
-            continue
-        cells = (
-            speed_up(ours, other),
-            ratio(ours, other, lambda r: r.process_s),
-            ratio(ours, other, lambda r: r.client_cpu_s + r.server_cpu_s),
-            ratio(ours, other, lambda r: r.bytes),
-        )
-        lines.append(f"| {other.title} | " + " | ".join(_cell(c, "{:.2f}×") for c in cells) + " |")
-    lines += ["", "## Where it ran", "", f"{results.made}, commit `{results.commit}`.", "", "| | |", "| --- | --- |"]
-    loads = Spread.of([run.load for series in results.series for run in series.runs])
-    facts = results.machine | {"load average at the start of a run": _cell(loads, "{:.1f}")} | results.versions
-    lines += [f"| {name} | {value} |" for name, value in facts.items()]
-    lines += [
-        "",
-        "A load average above 1 means that other work shared the machine: seconds and rows per second then say little,"
-        " ratios and CPU seconds still do.",
-        "",
-        "## How it is measured",
-        "",
-        "- **Copy**: by the contender's own clock, from its first read until the commit returned. Ours is the job's"
-        " `seconds`, which begins before it loads the plan and the table; for JDBC the session, the catalog and the"
-        " schema are ready before the clock starts.",
-        "- **Whole process**: from the start of the program to its end. Ours includes `check_extent`, which counts and"
-        " hashes every row in ClickHouse, and `update_watermark`.",
-        "- **Client CPU**: user and system seconds of the whole process tree; its root adopts and awaits each orphan,"
-        " so none is lost. **ClickHouse CPU**: the difference of its process's own account over the same time.",
-        "- **Peak memory**: resident memory summed over the tree, sampled ten times a second; pages shared by processes"
-        " count in each. The largest process is the kernel's own high-water mark.",
-        "- **Spark JDBC** is treated kindly: no sort and no shuffle on writing (ours sorts each file by the table's"
-        " order), uncompressed transfer, 4 GB of heap, all its jars on disk already.",
-        "",
-        "`make bench` repeats it, `make bench-quick` runs one round of 500,000 rows.",
-        "",
-    ]
-    return "\n".join(lines)
+    return f"{'met' if goal.met else 'missed'}: {goal.text}: {goal.value:g}{goal.unit} (goal {limit_of(goal)})"
 
 
 def read(path: Path = RESULTS) -> Results:
@@ -138,10 +76,15 @@ def read(path: Path = RESULTS) -> Results:
     return Results.model_validate_json(path.read_text())
 
 
-def write_page(results: Results) -> None:
+def write(results: Results) -> None:
+    """The page, and its plots from RESULTS. Raises CalledProcessError when they can't be drawn."""
+    from bench.page import page
+
     PAGE.write_text(page(results))
+    argv = [str(venv_bin("python", BENCH_VENV)), str(PLOTTER), str(RESULTS), str(IMAGES)]
+    subprocess.run(argv, check=True, timeout=300)
 
 
 if __name__ == "__main__":
-    write_page(read())
+    write(read())
     sys.exit(0)

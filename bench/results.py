@@ -1,4 +1,4 @@
-"""Figures of a bench: what every run measured, what follows from it, and the goals. Pure; results.json is its form."""
+"""Figures of a bench: what every run measured, and what follows from it. Pure; results.json is its form."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from statistics import median
 from pydantic import BaseModel, ConfigDict
 
 MIB = 2**20
+BRONZE, SILVER = "bronze_trades", "silver_trades"
 
 
 class _Value(BaseModel):
@@ -30,15 +31,18 @@ class Run(_Value):
     bytes: int
     load: float
     """The machine's load average, one minute, when the run began: above 1 other work was going on."""
+    wrong: tuple[str, ...] = ()
+    """What is wrong with the Iceberg table that it wrote."""
 
 
 class Series(_Value):
-    """All runs of one contender with one number of rows, in the order of their rounds."""
+    """All runs of one contender with one number of rows of one table, in the order of their rounds."""
 
     name: str
     title: str
     rows: int
     runs: tuple[Run, ...]
+    table: str = BRONZE
 
     def spread(self, figure: Callable[[Run], float]) -> Spread:
         return Spread.of([figure(run) for run in self.runs])
@@ -66,7 +70,7 @@ class Spread:
 
 
 class Goal(_Value):
-    """Something to reach. `value` is what the bench found; `at_least`: reached from `limit` upwards, else below it."""
+    """Something to reach. `value` is what the bench found; `at_least`: `limit` is a floor, else a ceiling."""
 
     text: str
     limit: float
@@ -76,7 +80,18 @@ class Goal(_Value):
 
     @property
     def met(self) -> bool:
-        return self.value >= self.limit if self.at_least else self.value < self.limit
+        return self.value >= self.limit if self.at_least else self.value <= self.limit
+
+
+class Missing(_Value):
+    """A contender that has no figures for a table, and why."""
+
+    name: str
+    title: str
+    table: str
+    why: str
+    failed: bool
+    """It ran and ended with an error; False: it can't run on that machine."""
 
 
 class Results(_Value):
@@ -90,19 +105,28 @@ class Results(_Value):
     versions: dict[str, str]
     series: tuple[Series, ...]
     goals: tuple[Goal, ...]
+    missing: tuple[Missing, ...] = ()
 
-    def of(self, name: str, rows: int | None = None) -> Series:
-        """The series of a contender. Raises KeyError."""
+    def of(self, name: str, table: str = BRONZE) -> Series:
+        """The series of a contender with the most rows. Raises KeyError."""
+        found = [one for one in self.series if (one.name, one.table) == (name, table)]
+        if not found:
+            raise KeyError(f"{name} on {table}")
+        return max(found, key=lambda one: one.rows)
+
+    def beside(self, name: str, other: Series) -> Series:
+        """The series of a contender on the table of `other`, with as many rows if there is one. Raises KeyError."""
         for one in self.series:
-            if one.name == name and one.rows == (rows or self.rows):
+            if (one.name, one.table, one.rows) == (name, other.table, other.rows):
                 return one
-        raise KeyError(name)
+        return self.of(name, other.table)
 
 
 def ratio(ours: Series, theirs: Series, figure: Callable[[Run], float]) -> Spread:
-    """Theirs / ours, round by round: neighbours in time share the machine's mood, so their ratio is steadier."""
+    """Theirs / ours for each row, round by round: neighbours in time share the machine's mood."""
     rounds = {run.round: run for run in theirs.runs}
-    return Spread.of([figure(rounds[run.round]) / figure(run) for run in ours.runs])
+    per_row = ours.rows / theirs.rows
+    return Spread.of([per_row * figure(rounds[run.round]) / figure(run) for run in ours.runs])
 
 
 def speed_up(ours: Series, theirs: Series) -> Spread:
@@ -111,32 +135,6 @@ def speed_up(ours: Series, theirs: Series) -> Spread:
 
 
 def growth(small: Series, large: Series) -> float:
-    """By how many percent the median peak memory of the process tree grows from one size to the other."""
+    """The median peak memory of the process tree at one size as a multiple of that at the other."""
     before = small.spread(lambda run: run.tree_bytes).median
-    after = large.spread(lambda run: run.tree_bytes).median
-    return 100 * (after / before - 1)
-
-
-def goals(ours: Series, others: Sequence[Series], small: Series | None) -> tuple[Goal, ...]:
-    """The goals of the bulk load, with what was found."""
-    found = [
-        Goal(
-            text=f"rows per second of the copy, as a multiple of {other.title}",
-            limit=3.0,
-            at_least=True,
-            value=round(speed_up(ours, other).median, 2),
-            unit="×",
-        )
-        for other in others
-    ]
-    if small is not None:
-        found.append(
-            Goal(
-                text=f"growth of the job's peak memory from {small.rows:,} to {ours.rows:,} rows",
-                limit=20.0,
-                at_least=False,
-                value=round(growth(small, ours), 1),
-                unit=" %",
-            )
-        )
-    return tuple(found)
+    return large.spread(lambda run: run.tree_bytes).median / before

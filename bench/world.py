@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
@@ -16,9 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from clickhouse_connect.driver.client import Client
 from pyiceberg.catalog import Catalog
+from pyiceberg.expressions import GreaterThanOrEqual
+from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 from ruamel.yaml import YAML
 
+from bench.tables import SPECS, BenchTable
 from include.offload.context import Context, open_context
 from include.offload.lake.catalog import create_table
 from include.offload.ledger.migrate import upgrade
@@ -29,20 +33,14 @@ from include.offload.source.projection import project
 from include.offload.spec.load import load_spec
 from include.offload.spec.model import TableSpec
 from local import k2, ports
-from local.paths import ROOT, Home
+from local.paths import Home
 from local.secrets import read
 from local.stack import OnProgress, Stack
 
 SERVERS = ["postgres", "clickhouse", "seaweedfs"]
 DATABASE = "bench"
-EXCHANGE = k2.EXCHANGES[0]
-TEMPLATE = ROOT / "dags" / "tables" / "k2" / "bronze_trades_binance.yaml"
-"""The shipped spec that the bench's own are made from: same partitions, same sort order, same limits."""
-SPAN_US = 26 * 3600 * 1_000_000
-"""The trades cover a day and a bit, so that two daily partitions hold them on any day but at any hour, three."""
 AGE_US = 3600 * 1_000_000
 """The newest trade is this old: every window is settled."""
-BATCH_ROWS = 250_000
 MERGE_LIMIT_S = 120.0
 FIRST_PORT, LAST_PORT, PORT_STEP = 19_100, 32_000, 100
 
@@ -116,23 +114,21 @@ class World:
 
     # -- the source ------------------------------------------------------------------------------------------------
 
-    def make_trades(self, rows: int, on_rows: Callable[[int], None]) -> str:
-        """A table of `rows` bronze trades, made by ClickHouse itself; its name. What is there already is kept."""
-        name = f"trades_{rows}"
+    def make(self, table: BenchTable, rows: int, on_rows: Callable[[int], None]) -> str:
+        """A ClickHouse table of `rows` such trades, made by ClickHouse itself; its name. What is there is kept."""
+        name = f"{table.name}_{rows}"
         k2.create(self.db)
         self.db.command(f"CREATE DATABASE IF NOT EXISTS {DATABASE}")
-        self.db.command(f"CREATE TABLE IF NOT EXISTS {DATABASE}.{name} AS {k2.DATABASE}.{EXCHANGE.table}")
+        self.db.command(f"CREATE TABLE IF NOT EXISTS {DATABASE}.{name} AS {k2.DATABASE}.{table.like}")
         there = self._number(f"SELECT count() FROM {DATABASE}.{name}")
         if there != rows:
             self.db.command(f"TRUNCATE TABLE {DATABASE}.{name}")
-            hi = self._number("SELECT toUnixTimestamp64Micro(now64(6))") - AGE_US
-            for first in range(0, rows, BATCH_ROWS):
-                size = min(BATCH_ROWS, rows - first)
-                lo_us = hi - SPAN_US + SPAN_US * first // rows
-                hi_us = hi - SPAN_US + SPAN_US * (first + size) // rows
-                select = k2.trades_sql(EXCHANGE, first, size, lo_us, hi_us)
+            done = 0
+            newest_us = self._number("SELECT toUnixTimestamp64Micro(now64(6))") - AGE_US
+            for size, select in table.batches(rows, newest_us):
                 self.db.command(f"INSERT INTO {DATABASE}.{name} {select}")
-                on_rows(first + size)
+                done += size
+                on_rows(done)
         on_rows(rows)
         return name
 
@@ -149,16 +145,14 @@ class World:
 
     # -- the target ------------------------------------------------------------------------------------------------
 
-    def spec(self, target: str, source: str, *, sort: bool = True) -> TableSpec:
+    def spec(self, table: BenchTable, target: str, source: str) -> TableSpec:
         """The spec `bench.<target>`, written where `bin/offload` finds it; it reads the ClickHouse table `source`."""
         yaml = YAML()
-        document: Any = yaml.load(TEMPLATE.read_text())
+        document: Any = yaml.load(table.template.read_text())
         document["source"] = {"database": DATABASE, "table": source}
-        if not sort:
-            document["target"].pop("sort", None)
         folder = self.tables / DATABASE
         folder.mkdir(parents=True, exist_ok=True)
-        (self.tables / "_defaults.yaml").write_text((TEMPLATE.parents[1] / "_defaults.yaml").read_text())
+        (self.tables / "_defaults.yaml").write_text((SPECS.parent / "_defaults.yaml").read_text())
         with (folder / f"{target}.yaml").open("w") as file:
             yaml.dump(document, file)
         return load_spec(f"{DATABASE}.{target}", self.tables, None)
@@ -180,28 +174,54 @@ class World:
 
     def source_figures(self, source: str, columns: Mapping[str, str]) -> Figures:
         """Count and sums by ClickHouse over the MergeTree. `columns`: what `summable` says of the target."""
-        sums = ", ".join(f"toString(sum({_clickhouse_number(name, kind)}))" for name, kind in columns.items())
-        (row,) = self.db.query(f"SELECT count(), {sums} FROM {DATABASE}.{source}").result_rows
+        sums = [f"toString(sum({_clickhouse_number(name, kind)}))" for name, kind in columns.items()]
+        (row,) = self.db.query(f"SELECT {', '.join(['count()', *sums])} FROM {DATABASE}.{source}").result_rows
         return Figures(int(row[0]), {name: Decimal(text) for name, text in zip(columns, row[1:], strict=True)})
 
-    def target_figures(self, table: Table, columns: Mapping[str, str]) -> Figures:
-        """The same by PyIceberg over the Iceberg table."""
-        rows = 0
-        sums = dict.fromkeys(columns, Decimal(0))
-        for batch in table.scan(selected_fields=tuple(columns)).to_arrow_batch_reader():
-            rows += batch.num_rows
-            for name, kind in columns.items():
-                values = batch.column(name)
-                if kind.startswith("timestamp"):
-                    values = values.cast(pa.int64())
-                total = pc.sum(values.cast(pa.decimal256(76, _scale(kind)))).as_py()
-                sums[name] += total if total is not None else Decimal(0)
-        return Figures(rows, sums)
+    def last_day(self, source: str, cursor: str) -> datetime:
+        """Midnight UTC before the newest row: where the youngest daily partition begins."""
+        us = self._number(f"SELECT toUnixTimestamp64Micro(toDateTime64(max({cursor}), 6)) FROM {DATABASE}.{source}")
+        return datetime.fromtimestamp(us // 1_000_000, UTC).replace(hour=0, minute=0, second=0)
+
+    def rows_since(self, source: str, cursor: str, start: datetime) -> int:
+        """Rows of the MergeTree from an instant on, by ClickHouse."""
+        return self._number(
+            f"SELECT count() FROM {DATABASE}.{source} WHERE {cursor} >= fromUnixTimestamp({int(start.timestamp())})"
+        )
+
+    def cursor_edges(self, source: str, cursor: str, parts: int) -> list[int]:
+        """The instants (µs UTC) that cut the rows of the MergeTree into this many equal parts: one fewer than parts."""
+        levels = ", ".join(str(i / parts) for i in range(1, parts))
+        if not levels:
+            return []
+        value = f"toUnixTimestamp64Micro(toDateTime64({cursor}, 6))"
+        (row,) = self.db.query(f"SELECT quantilesExact({levels})({value}) FROM {DATABASE}.{source}").result_rows
+        return [int(edge) for edge in row[0]]
 
 
-def summable(table: Table) -> dict[str, str]:
-    """The columns of an Iceberg table whose sum says something, with their type: numbers, and instants as µs."""
-    kinds = {f.name: str(f.field_type) for f in table.schema().fields}
+def target_figures(table: Table, columns: Mapping[str, str]) -> Figures:
+    """What `World.source_figures` says, by PyIceberg over the Iceberg table."""
+    rows = 0
+    sums = dict.fromkeys(columns, Decimal(0))
+    for batch in table.scan(selected_fields=tuple(columns)).to_arrow_batch_reader():
+        rows += batch.num_rows
+        for name, kind in columns.items():
+            values = batch.column(name)
+            if pa.types.is_timestamp(values.type):
+                values = values.cast(pa.timestamp("us", values.type.tz)).cast(pa.int64())
+            total = pc.sum(values.cast(pa.decimal256(76, _scale(kind)))).as_py()
+            sums[name] += total if total is not None else Decimal(0)
+    return Figures(rows, sums)
+
+
+def target_rows_since(table: Table, cursor: str, start: datetime) -> int:
+    """Rows from an instant on, found by PyIceberg with a filter that prunes partitions."""
+    return int(table.scan(row_filter=GreaterThanOrEqual(cursor, start.isoformat())).count())
+
+
+def summable(schema: Schema) -> dict[str, str]:
+    """The columns of an Iceberg schema whose sum says something, with their type: numbers, and instants as µs."""
+    kinds = {f.name: str(f.field_type) for f in schema.fields}
     return {name: kind for name, kind in kinds.items() if kind.startswith(("int", "long", "decimal", "timestamp"))}
 
 

@@ -318,10 +318,16 @@ TTL toDateTime(timestamp) + INTERVAL 30 DAY"""
 
 
 def _to_silver(exchange: Exchange) -> str:
+    view = f"{DATABASE}.{exchange.name}_to_silver"
+    select = silver_sql(exchange, f"{DATABASE}.{exchange.table}")
+    return f"CREATE MATERIALIZED VIEW IF NOT EXISTS {view} TO {DATABASE}.silver_trades AS{select}"
+
+
+def silver_sql(exchange: Exchange, source: str) -> str:
+    """The SELECT that makes silver trades of an exchange's bronze ones. `source`: a table, or a query in brackets."""
     names = ", ".join(f"'{name}'" for name, _, _ in exchange.symbols)
     canonical = ", ".join(f"'{name}'" for _, name, _ in exchange.symbols)
     return f"""
-CREATE MATERIALIZED VIEW IF NOT EXISTS {DATABASE}.{exchange.name}_to_silver TO {DATABASE}.silver_trades AS
 WITH cityHash64('{exchange.name}', sequence_number) AS h,
     transform(symbol, [{names}], [{canonical}], symbol) AS canonical
 SELECT
@@ -346,7 +352,7 @@ SELECT
         AS vendor_data,
     h % 5000 != 0 AS is_valid,
     if(h % 5000 = 0, ['price outlier ±5 %'], []) AS validation_errors
-FROM {DATABASE}.{exchange.table}"""
+FROM {source}"""
 
 
 def _candle(period: str) -> str:

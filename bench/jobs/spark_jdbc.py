@@ -11,11 +11,11 @@ import sys
 import time
 from pathlib import Path
 
-from pyspark.sql import SparkSession
-from pyspark.sql.functions import col, max, min
+from pyspark.sql import Column, SparkSession
+from pyspark.sql.functions import col, from_json, max, min
+from pyspark.sql.types import ArrayType, MapType, StructField
 
 FETCH_ROWS = 100_000
-PARTITION_COLUMN = "sequence_number"
 
 
 def main() -> None:
@@ -29,21 +29,27 @@ def main() -> None:
     target = spark.table(settings["target"]).schema
     jdbc = settings["jdbc"] | {"fetchsize": str(FETCH_ROWS)}
     if settings["partitions"] > 1:
-        key = col(PARTITION_COLUMN)
+        key = col(settings["partition_column"])
         lo, hi = spark.read.format("jdbc").options(**jdbc).load().agg(min(key), max(key)).first() or (0, 0)
         jdbc |= {
-            "partitionColumn": PARTITION_COLUMN,
+            "partitionColumn": settings["partition_column"],
             "lowerBound": str(lo),
             "upperBound": str(hi),
             "numPartitions": str(settings["partitions"]),
         }
     began = time.monotonic()
     rows = spark.read.format("jdbc").options(**jdbc).load()
-    rows = rows.select(*(col(field.name).cast(field.dataType).alias(field.name) for field in target.fields))
+    rows = rows.select(*(_value(field).alias(field.name) for field in target.fields))
     options = {"distribution-mode": "none", "fanout-enabled": "true", "use-table-distribution-and-ordering": "false"}
     rows.writeTo(settings["target"]).options(**options).append()
     print("BENCH_RESULT " + json.dumps({"seconds": time.monotonic() - began}), flush=True)
     spark.stop()
+
+
+def _value(field: StructField) -> Column:
+    """Arrays and maps come as JSON."""
+    nested = isinstance(field.dataType, ArrayType | MapType)
+    return from_json(col(field.name), field.dataType) if nested else col(field.name).cast(field.dataType)
 
 
 if __name__ == "__main__":

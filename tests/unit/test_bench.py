@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 import time
@@ -9,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import report
+from bench import page, report
+from bench.goals import goals
 from bench.meter import ContenderFailedError, descendants, measure
-from bench.results import Results, Run, Series, Spread, goals, growth, ratio, speed_up
+from bench.results import Missing, Results, Run, Series, Spread, growth, ratio, speed_up
 from bench.world import free_base, summable
 from local import ports
 
@@ -52,7 +54,7 @@ def results() -> Results:
         machine={"cores": "2"},
         versions={"Spark": "4.1"},
         series=(OURS, JDBC, SMALL),
-        goals=goals(OURS, [JDBC], SMALL),
+        goals=goals((OURS, JDBC, SMALL)),
     )
 
 
@@ -65,25 +67,63 @@ def test_a_ratio_pairs_rounds_whatever_their_order() -> None:
     assert ratio(OURS, turned, lambda r: r.copy_s) == speed_up(OURS, JDBC)
 
 
-def test_growth_is_of_median_peaks_in_percent() -> None:
-    assert growth(SMALL, OURS) == pytest.approx(100 * (500 / 440 - 1))
+def test_a_ratio_is_per_row_where_a_contender_moves_fewer() -> None:
+    slow = series("spark-jdbc-2", 1_000_000, run(1, 4.0), run(2, 4.0), run(3, 5.0))
+    assert speed_up(OURS, slow) == Spread(2.0, 4.0, 4.0)
 
 
-def test_a_goal_is_met_at_its_limit_when_it_is_a_floor_and_below_it_when_it_is_a_ceiling() -> None:
-    speed, memory = goals(OURS, [JDBC], SMALL)
-    assert speed.value == 3.0
-    assert speed.met
-    assert memory.met
-    assert not speed.model_copy(update={"value": 2.99}).met
-    assert not memory.model_copy(update={"value": 20.0}).met
+def test_growth_is_of_median_peaks() -> None:
+    assert growth(SMALL, OURS) == pytest.approx(500 / 440)
+
+
+def test_a_goal_is_met_at_its_limit_be_it_a_floor_or_a_ceiling() -> None:
+    speed, memory = goals((OURS, JDBC, SMALL))
+    assert (speed.value, speed.limit, speed.met) == (3.0, 5.0, False)
+    assert speed.model_copy(update={"value": 5.0}).met
+    assert not speed.model_copy(update={"value": 4.99}).met
+    assert (memory.value, memory.met) == (1.14, False)
+    assert memory.model_copy(update={"value": 1.1}).met
+    assert not memory.model_copy(update={"value": 1.11}).met
+
+
+def test_every_goal_of_the_bulk_load_is_looked_at() -> None:
+    others = [series(name, 4_000_000, run(1, 16.0, server_cpu_s=8.0)) for name in (
+        "clickhouse-insert", "pyiceberg", "dlt", "spark-jdbc-2", "limit")]  # fmt: skip
+    one = series("offload", 4_000_000, run(1, 4.0))
+    silver = [s.model_copy(update={"table": "silver_trades"}) for s in (one, *others)]
+    found = goals((one, *others, series("offload", 500_000, run(1, 1.0)), *silver))
+    assert [(goal.limit, goal.at_least, goal.value) for goal in found] == [
+        *((floor, True, 4.0) for floor in (1.25, 1.5, 2.5, 5.0, 0.43)),
+        (0.4, False, 0.25),
+        (0.7, False, 1.0),
+        (1.0, True, 2.33),
+        (1.1, False, 1.0),
+        (0, False, 0),
+    ]
+
+
+def test_contenders_that_change_places_on_silver_are_counted() -> None:
+    def table(name: str, ours: float, theirs: float) -> list[Series]:
+        both = (series("offload", 4_000_000, run(1, ours)), series("dlt", 4_000_000, run(1, theirs)))
+        return [s.model_copy(update={"table": name}) for s in both]
+
+    assert goals([*table("bronze_trades", 4.0, 8.0), *table("silver_trades", 8.0, 4.0)])[-1].value == 1
+    assert goals([*table("bronze_trades", 4.0, 8.0), *table("silver_trades", 4.0, 8.0)])[-1].value == 0
 
 
 def test_the_page_says_a_missed_goal_plainly() -> None:
-    slow = JDBC.model_copy(update={"runs": tuple(run(n, 6.0) for n in (1, 2, 3))})
-    missed = results().model_copy(update={"goals": goals(OURS, [slow], SMALL)})
-    assert "**missed**" in report.page(missed)
-    assert report.goal_line(missed.goals[0]).startswith("missed: ")
-    assert "**missed**" not in report.page(results())
+    assert "**missed**" in page.page(results())
+    assert report.goal_line(results().goals[0]).startswith("missed: ")
+    fast = JDBC.model_copy(update={"runs": tuple(run(n, 60.0) for n in (1, 2, 3))})
+    assert "**missed**" not in page.page(results().model_copy(update={"goals": goals((OURS, fast))}))
+
+
+def test_the_page_says_what_is_wrong_and_who_is_missing() -> None:
+    wrong = JDBC.model_copy(update={"runs": (run(1, 6.0).model_copy(update={"wrong": ("0 rows",)}), *JDBC.runs[1:])})
+    away = Missing(name="sling", title="Sling", table="bronze_trades", why="no binary", failed=False)
+    text = page.page(results().model_copy(update={"series": (OURS, wrong), "missing": (away,)}))
+    assert "- the spark-jdbc-2, bronze_trades: 0 rows." in text
+    assert "- Sling, bronze_trades: no binary" in text
 
 
 def test_results_survive_their_file(tmp_path: Path) -> None:
@@ -94,8 +134,15 @@ def test_results_survive_their_file(tmp_path: Path) -> None:
 
 def test_the_page_is_the_one_that_the_recorded_figures_give() -> None:
     # without recorded figures there is no page to believe
-    recorded = report.page(report.read()) if report.RESULTS.exists() else None
+    recorded = page.page(report.read()) if report.RESULTS.exists() else None
     assert (report.PAGE.read_text() if report.PAGE.exists() else None) == recorded
+
+
+def test_the_plots_were_drawn_from_the_recorded_figures() -> None:
+    digest = hashlib.sha256(report.RESULTS.read_bytes()).hexdigest().encode()
+    for name in page.PLOTS:
+        for suffix in (".svg", ".png"):
+            assert digest in (report.IMAGES / f"{name}{suffix}").read_bytes(), f"{name}{suffix}: make bench draws it"
 
 
 def measured(program: str, timeout_s: float = 30.0) -> object:
@@ -167,4 +214,4 @@ def test_only_columns_with_a_meaningful_sum_are_summed() -> None:
         NestedField(4, "part", IntegerType()),
     )
     table = catalog.create_table("bench.t", schema)
-    assert summable(table) == {"at": "timestamptz", "price": "decimal(18, 8)", "part": "int"}
+    assert summable(table.schema()) == {"at": "timestamptz", "price": "decimal(18, 8)", "part": "int"}
