@@ -17,7 +17,7 @@ from include.offload.verify import verify
 from include.offload.windows import from_us
 from tests.support.domain import DDL, WINDOW_US, DomainTable, MakeDomainTable
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 
 def instant(t: DomainTable, window: float) -> str:
