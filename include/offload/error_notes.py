@@ -172,7 +172,7 @@ NOTES: dict[str, str] = {
     "OFL-409": """
         Count, content hash or a column's sum differ between ClickHouse and Iceberg. The report names each window with
         both sides. A window that was changed in ClickHouse after it was shipped is replaced by the next run while it
-        is within `horizon`.""",
+        is within `horizon`; `bin/offload repair TABLE WINDOW` replaces one of any age, and looks at it again.""",
     "OFL-413": """
         Two backfills of one table would only pass each other again and again; the cause names the process that has the
         table, its machine and its session of the ledger. When that process dies, PostgreSQL lets the table go at once;

@@ -181,7 +181,7 @@ def _read_both(ctx: Context, spec: TableSpec, from_us: int | None, to_us: int | 
             theirs |= _windows(client, lake_source(table), spec.cursor, grid, lake_hash(era.columns), era.spans)
             sums.add_source(client, source, spec.cursor, era)
     rows = sum(sums.add_lake(table, spec.cursor, era) for era in known)
-    totals = _totals(ctx, spec, head, table) if from_us is None and to_us is None else (None, None)
+    of_all = totals(ctx, spec, head, table) if from_us is None and to_us is None else (None, None)
     return VerifyReport(
         table=spec.identity,
         span=span,
@@ -196,12 +196,12 @@ def _read_both(ctx: Context, spec: TableSpec, from_us: int | None, to_us: int | 
         seconds=time.monotonic() - started,
         older=tuple(_older(e, projection) for e in known if len(e.columns) < len(projection.columns)),
         left_out=left_out,
-        lake_total=totals[0],
-        ledger_total=totals[1],
+        lake_total=of_all[0],
+        ledger_total=of_all[1],
     )
 
 
-def _totals(ctx: Context, spec: TableSpec, head: Head, table: Table) -> tuple[int | None, int | None]:
+def totals(ctx: Context, spec: TableSpec, head: Head, table: Table) -> tuple[int | None, int | None]:
     """Rows of the current snapshot, as its summary says, and of all shipped windows, when both speak of one plan.
 
     Costs no read of the table. Rows before its beginning or after the watermark are in no span that is compared.

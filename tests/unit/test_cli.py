@@ -97,6 +97,12 @@ def test_deletes_are_followed_over_a_range_only(offload) -> None:  # type: ignor
     assert "it needs --from and --to" in done.stderr
 
 
+def test_a_window_to_repair_is_an_instant(offload) -> None:  # type: ignore[no-untyped-def]
+    done = offload("repair", "k2.silver_trades", "the-third")
+    assert done.returncode == 2
+    assert "'the-third' is no ISO 8601 instant" in " ".join(done.stderr.split())
+
+
 def test_registries_print_as_json(offload) -> None:  # type: ignore[no-untyped-def]
     errors = json.loads(offload("errors", "--json").stdout)
     assert [e["id"] for e in errors] == list(REGISTRY)

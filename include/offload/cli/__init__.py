@@ -20,6 +20,7 @@ from include.offload.cli import (
     maintain,
     reconcile,
     reference,
+    repair,
     retire,
     run,
     schema,
@@ -67,6 +68,7 @@ app.command("accept-source", rich_help_panel=RECOVERY)(ledger.accept_source)
 app.command("accept-loss", rich_help_panel=RECOVERY)(accept_loss.accept_loss)
 app.command("take-over", rich_help_panel=RECOVERY)(ledger.take_over)
 app.command("restore-main", rich_help_panel=RECOVERY)(ledger.restore_main)
+app.command("repair", rich_help_panel=RECOVERY)(repair.repair)
 app.command("adopt", rich_help_panel=RECOVERY)(adopt.adopt)
 app.command("retire", rich_help_panel=RECOVERY)(retire.retire)
 app.command("errors", rich_help_panel=RECOVERY)(reference.errors)
