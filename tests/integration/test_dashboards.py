@@ -6,67 +6,30 @@ have some, so none is silent because it is wrong. Grafana itself is not here: wh
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import socket
 import subprocess
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
-from grafana_foundation_sdk.builders import timeseries
 from statsd import StatsClient
 
 from include.offload.metrics import Metrics
 from include.offload.settings import ROOT, Settings
 from local import ports
-from monitoring import values
-from monitoring.dashboards.build import pages
-from monitoring.dashboards.parts import Panel, Query
 from monitoring.generate import RULES
 from monitoring.panels import OVERVIEW, TABLE, Overview, Pipeline, Table
 from tests.support.airflow_driver import Driver, poll
+from tests.support.dashboards import ANY, PAGES, Prometheus, Question, filled, questions
 from tests.support.stack import Servers
 from tests.support.tables import DDL, MakeTable
 
 pytestmark = pytest.mark.timeout(600)
-PAGES = {page.uid: page for page in pages(values.load("production"))}
 LIMIT_S = 40
-ANY = ".*"
-
-
-@dataclass(frozen=True)
-class Prometheus:
-    """A running Prometheus."""
-
-    address: str
-
-    def get(self, path: str, **words: str) -> Any:
-        """What its API answers; a refused query is an AssertionError with Prometheus' words."""
-        body = urllib.parse.urlencode(words).encode()
-        try:
-            with urllib.request.urlopen(f"{self.address}/api/v1/{path}", body, timeout=10) as answer:  # noqa: S310
-                return json.load(answer)["data"]
-        except urllib.error.HTTPError as refused:
-            raise AssertionError(f"{refused.read().decode()}: {words}") from None
-
-    def numbers(self, expr: str, *, over_time: bool = False) -> list[float]:
-        """All values of a query that are numbers: now, or of the last two minutes."""
-        if over_time:
-            now = time.time()
-            found = self.get("query_range", query=expr, start=str(now - 120), end=str(now), step="5")["result"]
-            samples = [value for one in found for _, value in one["values"]]
-        else:
-            samples = [one["value"][1] for one in self.get("query", query=expr)["result"]]
-        return [float(sample) for sample in samples if sample != "NaN"]
 
 
 @pytest.fixture
@@ -97,40 +60,6 @@ def prometheus(full_stack: Servers, tmp_path: Path) -> Iterator[Prometheus]:
     finally:
         process.terminate()
         process.wait(10)
-
-
-def filled(text: str, table: str) -> str:
-    """A query as Grafana would send it: its variables filled in, what it does not know left alone."""
-    known = {"table": table, "__range": "1h", "__interval": "15m"}
-    return re.sub(r"\$(?:\{(\w+)\}|(\w+))", lambda m: known.get(m[1] or m[2], m[0]), text)
-
-
-@dataclass(frozen=True)
-class Question:
-    """A query of a panel, for a table."""
-
-    uid: str
-    panel: Panel
-    query: Query
-    table: str
-
-    def answered(self, prometheus: Prometheus) -> bool:
-        over_time = isinstance(self.panel.built, timeseries.Panel)
-        return bool(prometheus.numbers(filled(self.query.expr, self.table), over_time=over_time))
-
-    def __str__(self) -> str:
-        return f"{self.uid}/{self.panel.title} for {self.table}: {filled(self.query.expr, self.table)}"
-
-
-def questions(*tables: str) -> list[Question]:
-    """Every query of every panel; those of the page of one table for each of these."""
-    return [
-        Question(page.uid, panel, query, table)
-        for page in PAGES.values()
-        for table in (tables if page.uid == TABLE else (ANY,))
-        for panel in page.panels()
-        for query in panel.queries
-    ]
 
 
 def answer_all(
