@@ -122,7 +122,7 @@ def ship_range(ctx: Context, spec: TableSpec, asked: Span, sure: Callable[[], No
     reports: list[run.RunReport] = []
     counts = {Action.APPEND: 0, Action.REPLACE: 0}
     left, at, number_of_plan, end = 0, whole.lo, 0, whole.lo
-    with _bar(whole) as (moved, reached):
+    with _bar(whole) as (moved, landed):
         while True:
             sure()
             number_of_plan += 1
@@ -133,7 +133,7 @@ def ship_range(ctx: Context, spec: TableSpec, asked: Span, sure: Callable[[], No
                 counts[window.action] += 1
             left += sum(x.differs for x in checked.left)
             reports.append(report)
-            reached(checked.plan, sum(r.rows for r in reports))
+            landed(checked.plan, sum(r.rows for r in reports))
             if checked.cut_us is None:
                 break
             at = checked.cut_us
@@ -188,13 +188,13 @@ def _bar(whole: Span) -> Iterator[tuple[run.Watch, Callable[[Plan, int], None]]]
             said = f"{number(before + p.rows)} rows, {number(round(rate))} rows/s, {instant(at)}"
             bar.update(task, completed=at - whole.lo, said=said)
 
-        def reached(made: Plan, rows: int) -> None:
+        def landed(made: Plan, rows: int) -> None:
             nonlocal before
             before = rows
             bar.update(task, completed=made.scan.hi - whole.lo, said=f"{number(rows)} rows, {instant(made.scan.hi)}")
             note(f"through to {instant(made.scan.hi)}, {number(rows)} rows so far")
 
-        yield moved, reached
+        yield moved, landed
 
 
 def _print(done: BackfillReport) -> None:
