@@ -11,12 +11,12 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support import workers
-from tests.support.fixtures import airflow, data_stack, full_stack, make_table
+from tests.support.fixtures import airflow, chrome, data_stack, full_stack, make_table
 
 if TYPE_CHECKING:
     from xdist.workermanage import Producer
 
-__all__ = ["airflow", "data_stack", "full_stack", "make_table"]
+__all__ = ["airflow", "chrome", "data_stack", "full_stack", "make_table"]
 
 # a shell without job control starts what it puts into the background deaf to Ctrl-C, and so every process that we start
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -44,7 +44,7 @@ def test_a_stopped_clickhouse_is_an_alert_that_clears_after_the_restart(
     assert airflow.green(airflow.ask(table.dag_id)) == GREEN
     shipped = time.monotonic()
     poll(lambda: value('up{job="iceberg-scheduler"}') == 1, 30, "the scheduler's heartbeat is not seen")
-    poll(lambda: value(f'offload_lag_minutes{{table="{table.identity}"}}') == 0, 30, "the table has no lag yet")
+    poll(lambda: value(f'offload_lag_minutes{{table="{table.identity}"}}') is not None, 30, "its lag is not seen")
     assert about(table.identity) == {}
 
     stop(["clickhouse"])

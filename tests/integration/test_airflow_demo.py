@@ -19,11 +19,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import Browser, expect
 
 from include.offload.airflow_rest import AirflowRest
 from include.offload.settings import ROOT
-from local import chromium, ports, secrets
+from local import ports, secrets
 from local.runbooks import watch
 from local.stack import Stack
 from tests.support.dashboards import ANY, Prometheus, questions
@@ -135,22 +135,20 @@ def only_the_watchdog() -> bool:
     return alerts == {watch.ALWAYS} and bool(targets) and all(t["health"] == "up" for t in targets)
 
 
-def ten_green_tables(home: Path) -> None:
+def ten_green_tables(chrome: Browser, home: Path) -> None:
     """In a browser: ten rows, each without any reason for anything but green."""
     url = f"http://127.0.0.1:{ports.port('AIRFLOW')}"
-    with sync_playwright() as playwright:
-        chrome = playwright.chromium.launch(executable_path=chromium.find(), args=["--no-sandbox"])
-        page = chrome.new_page()
-        log_in(page, url, secrets.read(Stack(home).home, "airflow_admin_password"))
-        page.goto(f"{url}/plugin/offload")
-        rows = frame(page).locator("tbody tr", has_text="k2.")
-        expect(rows).to_have_count(10, timeout=60_000)
-        for at in range(10):
-            expect(rows.nth(at)).to_have_attribute("data-danger", "2", timeout=60_000)
-        chrome.close()
+    page = chrome.new_page()
+    log_in(page, url, secrets.read(Stack(home).home, "airflow_admin_password"))
+    page.goto(f"{url}/plugin/offload")
+    rows = frame(page).locator("tbody tr", has_text="k2.")
+    expect(rows).to_have_count(10, timeout=60_000)
+    for at in range(10):
+        expect(rows.nth(at)).to_have_attribute("data-danger", "2", timeout=60_000)
+    page.close()
 
 
-def test_ten_tables_are_green_and_nothing_fires(home: Path) -> None:
+def test_ten_tables_are_green_and_nothing_fires(home: Path, chrome: Browser) -> None:
     with demo(home, "production") as goes_on:
         wait(goes_on, not_shipped, READY_S, "ten tables without a lag")
         watch.until_steady(only_the_watchdog, READY_S, "no alert but the Watchdog", STEADY_S)
@@ -161,7 +159,7 @@ def test_ten_tables_are_green_and_nothing_fires(home: Path) -> None:
         assert not silent, "\n".join(silent)
         health = offload("health", "--json")
         assert not [line for line in json.loads(health.stdout)["lines"] if line["state"] == "fail"], health.stdout
-        ten_green_tables(home)
+        ten_green_tables(chrome, home)
 
 
 def test_clickhouse_that_is_away_is_said_and_clears(home: Path) -> None:

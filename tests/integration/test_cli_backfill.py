@@ -173,7 +173,7 @@ def test_the_bar_shows_how_far_it_is(make_table: MakeTable) -> None:
         (("--from", "yesterday"), "no ISO 8601 instant"),
         (("--from", "2026-01-02", "--to", "2026-01-01"), "is not before"),
         (("--to", "2026-01-01"), "Missing option"),
-        (("--from", "2026-01-01", "--parallel", "0"), "0 is not in the range"),
+        (("--from", "2026-01-01", "--parallel", "0"), "greater than or equal to 1"),
     ],
 )
 def test_a_wrong_call_is_told_what_is_wrong(span: tuple[str, ...], said: str) -> None:

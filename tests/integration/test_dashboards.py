@@ -125,6 +125,8 @@ def test_every_query_has_data_after_a_success_and_a_failure(
             emitter.count("offload_rows_total", 2_000_000, table=good.identity)
             emitter.timing("offload_duration_seconds", 1.5, table=good.identity)
             emitter.timing("offload_cycle_duration_seconds", 2.5, table=good.identity)
+            emitter.maintained(good.identity, success=True)
+            emitter.lake(good.identity, "after", {"files": 3, "small_files": 1})
 
         silent = {id(one.query) for one in rest} - {
             id(one.query) for one in questions(good.identity, ill.identity) if one not in rest

@@ -324,7 +324,7 @@ def test_the_old_program_writes_once_more_while_it_is_adopted(
 def offload(*words: str, code: int = 0) -> str:
     done = CliRunner().invoke(app, ["adopt", *words], env={"COLUMNS": "200"})
     assert done.exit_code == code, done.output + repr(done.exception)
-    return done.output
+    return " ".join(done.output.split())
 
 
 def test_the_watermark_of_the_flow_before(table: MakeDomainTable, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,10 +16,9 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from markdown_it import MarkdownIt
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Browser
 
 from include.offload.runbooks import anchor
-from local import chromium
 from local.paths import ROOT
 
 PYTHON = ROOT / ".venv" / "docs" / "bin" / "python"
@@ -158,27 +157,25 @@ class Quiet(SimpleHTTPRequestHandler):
         """A server of a test says nothing."""
 
 
-def test_a_browser_draws_the_diagrams_and_asks_no_other_host(site: Path) -> None:
+def test_a_browser_draws_the_diagrams_and_asks_no_other_host(site: Path, chrome: Browser) -> None:
     drawn = [page_of(p) for p in PAGES if "\n```mermaid\n" in (ROOT / p).read_text(encoding="utf-8")]
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site)))
     home = f"http://127.0.0.1:{server.server_port}/"
     asked: list[str] = []
     Thread(target=server.serve_forever, daemon=True).start()
     try:
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=str(chromium.find()), args=["--no-sandbox"])
-            page = browser.new_page()
-            page.on("request", lambda request: asked.append(request.url))
-            for path in drawn:
-                page.goto(home + path)
-                # the theme puts a drawing in the place of each <pre>, out of reach of scripts
-                page.wait_for_function(
-                    """() => { document.querySelectorAll("details").forEach(d => d.open = true);
-                    const all = [...document.querySelectorAll(".mermaid")];
-                    return all.length && all.every(d => d.tagName == "DIV" && d.offsetHeight > 50) }""",
-                    timeout=30_000,
-                )
-            browser.close()
+        page = chrome.new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        for path in drawn:
+            page.goto(home + path)
+            # the theme puts a drawing in the place of each <pre>, out of reach of scripts
+            page.wait_for_function(
+                """() => { document.querySelectorAll("details").forEach(d => d.open = true);
+                const all = [...document.querySelectorAll(".mermaid")];
+                return all.length && all.every(d => d.tagName == "DIV" && d.offsetHeight > 50) }""",
+                timeout=30_000,
+            )
+        page.close()
     finally:
         server.shutdown()
         server.server_close()

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from itertools import count
 
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
+from local import chromium
 from tests.support.airflow_driver import Driver
 from tests.support.stack import Servers, stack, start
 from tests.support.tables import MakeTable, Table, finish
@@ -28,6 +30,16 @@ def full_stack(data_stack: Servers) -> Servers:
     """Every server of the one-machine stack, Airflow included; the same stack, so that both fit one session."""
     start(["all"])
     return data_stack
+
+
+@pytest.fixture(scope="session")
+def chrome() -> Iterator[Browser]:
+    """A headless Chromium; one for a whole session, as a second Playwright beside it is refused."""
+    with sync_playwright() as playwright:
+        # root, as in a container, can not have Chromium's own sandbox
+        browser = playwright.chromium.launch(executable_path=chromium.find(), args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

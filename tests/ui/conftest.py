@@ -11,9 +11,9 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
-from playwright.sync_api import Browser, BrowserContext, FrameLocator, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, FrameLocator, Page
 
-from local import chromium, ports
+from local import ports
 from tests.support.ledger_story import Story, forget, tell, ten_tables
 from tests.support.stack import Servers
 
@@ -101,15 +101,6 @@ def gone(full_stack: Servers, ledger_uri: str) -> Iterator[Gone]:
     )
     yield found
     found.forget()
-
-
-@pytest.fixture(scope="session")
-def chrome() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        # root, as in a container, can not have Chromium's own sandbox
-        browser = playwright.chromium.launch(executable_path=chromium.find(), args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 def log_in(page: Page, url: str, password: str, user: str = "admin") -> None:
