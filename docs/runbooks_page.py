@@ -70,14 +70,15 @@ def _summary(
     entries = [entry for _, entry in scenarios if entry is not None]
     green = [entry for entry in entries if entry.outcome == GREEN]
     every = [*green, *(entry for _, entry in looks if entry is not None and entry.outcome == GREEN)]
+    today = [one for one in every if one.digest == record.page_digest(one.page)]
     within = sum(entry.mttr_s <= TARGET_MIN * 60 for entry in green)
     told = [
         f"- Scenarios: {len(scenarios)}; green {len(green)}, red {len(entries) - len(green)},"
         f" {NEVER} {len(scenarios) - len(entries)}.",
         f"- Commands on the pages: {sum(len(page.commands) for page in found)},"
         f" {len({step.command for page in found for step in page.commands})} of them different;"
-        f" ran and printed what the page says: {sum(entry.steps for entry in every)},"
-        f" in {sum(entry.commands for entry in every)} calls.",
+        f" ran as they stand there today and printed what the page says: {sum(entry.steps for entry in today)},"
+        f" in {sum(entry.commands for entry in today)} calls.",
     ]
     named = {name for page in found for name in page.headings if name.startswith("IcebergOffload")}
     if quiet := sorted(named - {one.alert for one, _ in scenarios}):
@@ -94,8 +95,9 @@ def _summary(
         )
         cores = ", ".join(str(n) for n in sorted({entry.cores for entry in every}))
         told.append(
-            f"- Time of all exercises together: {_minutes(sum(e.seconds for e in every))}, on {cores} cores,"
-            " without the starts of the stage."
+            f"- Time of all exercises together, red ones too:"
+            f" {_minutes(sum(e.seconds for e in (*entries, *(one for _, one in looks if one is not None))))},"
+            f" on {cores} cores, without the starts of the stage."
         )
         old = [one for one in every if _age(one, newest)]
         told.append(
@@ -112,9 +114,8 @@ def _newest(entries: Sequence[Entry]) -> str:
 
 def _age(entry: Entry, newest: str) -> str:
     """What makes a green row one of yesterday; empty when nothing does."""
-    if entry.digest != record.page_digest(entry.page):
-        return ", older page"
-    return "" if entry.code == newest else ", older code"
+    page = "" if entry.digest == record.page_digest(entry.page) else ", older page"
+    return page if entry.code == newest else f"{page}, older code"
 
 
 def _row(one: Scenario, entry: Entry | None, newest: str) -> str:

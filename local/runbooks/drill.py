@@ -131,8 +131,11 @@ class Drill:
             self._say("given up")
         finally:
             mttr_s = time.monotonic() - began
+            # before anything is tidied: it is the learner's work that is proved. Who gave up may have left servers down
+            verified = outcome == SOLVED and self._data_is_whole()
             undone = self._undone()
-        verified = self._data_is_whole()
+        if outcome != SOLVED:
+            verified = self._data_is_whole()
         if not undone:
             self._say("The stage is still ill: end it without --keep, and begin the next drill on a new one.")
         if outcome == SOLVED and not verified:

@@ -2,7 +2,8 @@
 
 A scenario is a heading followed by a hidden comment, `<!-- scenario: NAME` with YAML lines in it: `alert` (the alert
 that it fires), `fault` (a function of `local.runbooks.faults`), `silent` (alerts that must not fire), `tree` (the
-questions of the index's decision tree that lead to it) and, where scenarios share an alert, its `labels`.
+questions of the index's decision tree that lead to it) and, where scenarios share an alert, its `labels`. `also`:
+alerts about wrong rows that belong to the fault; all others of that kind are silent in every exercise.
 Its commands stand in fences ```` ```console KIND ````, where KIND is one of `KINDS`; `$ ` begins a command, `> `
 goes on with it, and what follows is its output, in which `...` stands for anything. Where the output has a question
 and its answer, `[y/N]: y`, the reader gives that answer.
@@ -32,7 +33,8 @@ MTTR = re.compile(r"^MTTR: best (\d+) min, typical (\d+) min, worst (\d+) min", 
 HEADING = re.compile(r"^(#+) +(.+?) *$", re.MULTILINE)
 ASKED = re.compile(r"(\[y/N\]: |recursively\? )")
 """The end of a question that waits for yes or no."""
-NEEDED, KNOWN = {"alert", "fault", "silent", "tree"}, {"alert", "fault", "silent", "tree", "labels"}
+NEEDED = {"alert", "fault", "silent", "tree"}
+KNOWN = NEEDED | {"labels", "also"}
 
 
 class PageError(ValueError):
@@ -72,6 +74,7 @@ class Scenario:
     """One thing that goes wrong, as its page tells it. `silent`: alerts that must not fire meanwhile.
 
     tree: the questions that lead to it, the first one left out; labels: those of its alert that tell it from others.
+    also: alerts about wrong rows that belong to its fault.
     symptoms: what the page shows outside of its scenarios, tried in the first of them. mttr: best, typical and worst.
     """
 
@@ -87,6 +90,7 @@ class Scenario:
     tree: tuple[str, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     symptoms: tuple[Fence, ...] = ()
+    also: tuple[str, ...] = ()
 
     @property
     def anchor(self) -> str:
@@ -237,6 +241,7 @@ def _scenarios(
             (int(told[1]), int(told[2]), int(told[3])),
             tuple(metadata["tree"]),
             tuple(sorted((str(k), str(v)) for k, v in (metadata.get("labels") or {}).items())),
+            also=tuple(metadata.get("also") or ()),
         )
 
 

@@ -61,8 +61,13 @@ class BackfillReport:
 def backfill(
     table: TableArgument,
     from_: Annotated[
-        str, typer.Option("--from", help="First instant, ISO 8601; without an offset it is UTC.", metavar="INSTANT")
-    ],
+        str | None,
+        typer.Option(
+            "--from",
+            help="First instant, ISO 8601; without an offset it is UTC. Default: the watermark.",
+            metavar="INSTANT",
+        ),
+    ] = None,
     to: Annotated[
         str | None,
         typer.Option("--to", help="First instant that is not in the range; default: now.", metavar="INSTANT"),
@@ -83,17 +88,25 @@ def backfill(
     Exit 1 when windows that differ were left alone, or changed while they were read and stay pending.
     """
     lo, hi = range_us(from_, to or f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
-    assert lo is not None  # noqa: S101 - both were given
-    assert hi is not None  # noqa: S101
+    assert hi is not None  # noqa: S101 - it was given
     settings = load()
     spec = with_parallel(the_spec(settings, table), parallel)
     from include.offload.ledger.claims import claimed
 
     with opened(settings) as ctx, claimed(ctx.ledger, table) as claim, _interrupt_is_no_failure():
-        done = ship_range(ctx, spec, Span(lo, hi), claim.sure)
+        start = _watermark(ctx, spec) if lo is None else lo
+        done = ship_range(ctx, spec, Span(start, max(start, hi)), claim.sure)
     show(done, lambda: _print(done))
     if done.left or done.pending:
         raise typer.Exit(1)
+
+
+def _watermark(ctx: Context, spec: TableSpec) -> int:
+    """Where the ledger says that the table stands; µs UTC. A wrong call for a table without a watermark."""
+    head = ctx.ledger.head(spec.identity)
+    if head is None or head.watermark_us is None:
+        raise typer.BadParameter("the table has no watermark yet: give --from", param_hint="--from")
+    return head.watermark_us
 
 
 def with_parallel(spec: TableSpec, parallel: int | None) -> TableSpec:

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 TableArgument = Annotated[
     str, typer.Argument(metavar="TABLE", help="The identity of the table, e.g. k2.silver_trades.")
 ]
+OneOrAll = Annotated[
+    str | None, typer.Argument(metavar="[TABLE]", help="The identity of the table, e.g. k2.silver_trades.")
+]
+All = Annotated[bool, typer.Option("--all", help="Every table that has a spec.")]
 FromOption = Annotated[
     str | None, typer.Option("--from", help="First instant, ISO 8601; without an offset it is UTC.", metavar="INSTANT")
 ]
@@ -88,6 +92,13 @@ def all_specs(settings: Settings) -> tuple[TableSpec, ...]:
     if result.errors:
         raise OffloadError(SPEC_INVALID, "; ".join(str(e) for e in result.errors))
     return result.specs
+
+
+def chosen(settings: Settings, table: str | None, every: bool) -> tuple[TableSpec, ...]:
+    """The spec of TABLE, or of all with `--all`; a wrong call unless it is one of the two. Raises OFL-101, OFL-104."""
+    if (table is None) != every:
+        raise typer.BadParameter("give one TABLE, or --all", param_hint="TABLE")
+    return all_specs(settings) if table is None else (the_spec(settings, table),)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +11,17 @@ from urllib.parse import unquote, urlsplit
 import typer
 from rich.markup import escape
 
-from include.offload.cli.common import FromOption, TableArgument, ToOption, instant_us, load, the_spec
+from include.offload.cli.common import (
+    All,
+    FromOption,
+    OneOrAll,
+    TableArgument,
+    ToOption,
+    chosen,
+    instant_us,
+    load,
+    the_spec,
+)
 from include.offload.cli.console import Json, grid, out, show
 from include.offload.errors import MONITORING_UNREACHABLE, SETTING_MISSING, OffloadError
 from include.offload.monitor import address
@@ -20,6 +31,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="A table's DAG in Airflow, through Airflow's REST API.", no_args_is_help=True)
 
+Maintenance = Annotated[
+    bool, typer.Option("--maintenance", help="The DAG that takes care of the Iceberg table, which expires snapshots.")
+]
 Run = Annotated[str | None, typer.Option("--run", help="The run's id; the newest one that fits by default.")]
 
 
@@ -65,6 +79,8 @@ def runs(
                 run.run_id,
             )
         out.print(shown)
+        good = sum(run.state == "success" for run, _ in found)
+        out.print(f"{'all' if good == len(found) else f'{good} of'} {len(found)} ended well")
         out.print(f"the DAG is {'paused' if paused else 'active' if paused is False else 'unknown to Airflow'}")
 
     show({"paused": paused, "runs": [{"run": r, "tasks": t} for r, t in found]}, render)
@@ -93,24 +109,29 @@ def log(
 
 @app.command()
 def pause(
-    table: TableArgument,
+    table: OneOrAll = None,
+    all_: All = False,
+    maintenance: Maintenance = False,
     wait: Annotated[float, typer.Option(help="Also wait so many seconds for the task that is under way.")] = 0,
 ) -> None:
     """Let the scheduler start no new task; the one that runs goes on. Exit code 1 when it is waited for and runs on."""
-    _pause(table, True)
+    dags = _pause(_dags(table, all_, maintenance), True)
     if not wait:
         return
     # the task, not its run: Airflow starts no further task of a run whose DAG is paused, so the run may never end
+    end = time.monotonic() + wait
     with _session() as airflow:
-        if not airflow.idle(_dag_id(table), wait):
-            out.print(f"a task of it still runs after {wait:.0f} s")
-            raise typer.Exit(1)
+        late = [dag_id for dag_id in dags if not airflow.idle(dag_id, max(0.0, end - time.monotonic()))]
+    for dag_id in late:
+        out.print(f"a task of {dag_id} still runs after {wait:.0f} s")
+    if late:
+        raise typer.Exit(1)
 
 
 @app.command()
-def unpause(table: TableArgument) -> None:
+def unpause(table: OneOrAll = None, all_: All = False, maintenance: Maintenance = False) -> None:
     """Let the scheduler start runs again; what was missed is made good by the next run."""
-    _pause(table, False)
+    _pause(_dags(table, all_, maintenance), False)
 
 
 @app.command()
@@ -217,11 +238,25 @@ def connections(
             out.print(f"{row.connection} leads to {row.here}; it led to {row.airflow}")
 
 
-def _pause(table: str, paused: bool) -> None:
-    dag_id = _dag_id(table)
+def _dags(table: str | None, every: bool, maintenance: bool) -> tuple[str, ...]:
+    """The DAGs of one table's offload, or of all. Raises OFL-101, OFL-104."""
+    specs = chosen(load(), table, every)
+    return tuple(spec.maintenance_dag_id if maintenance else spec.dag_id for spec in specs)
+
+
+def _pause(dag_ids: tuple[str, ...], paused: bool) -> tuple[str, ...]:
+    """Those of the DAGs that Airflow has; all are, or one is missing and that is an error when it was named alone."""
     with _session() as airflow:
-        airflow.pause(dag_id, paused)
-    out.print(f"{dag_id} is {'paused' if paused else 'active'}")
+        before = airflow.dags()
+        known = dag_ids if len(dag_ids) == 1 else tuple(one for one in dag_ids if one in before)
+        for dag_id in known:
+            airflow.pause(dag_id, paused)
+            was = " already" if len(dag_ids) > 1 and before.get(dag_id) is paused else ""
+            out.print(f"{dag_id} is {'paused' if paused else 'active'}{was}")
+    for dag_id in dag_ids:
+        if dag_id not in known:
+            out.print(f"{dag_id} is not known to Airflow")
+    return known
 
 
 def _of(airflow: AirflowRest, table: str, run: str | None) -> list[DagRun]:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from include.offload.cli.common import TableArgument, load, opened, the_spec
-from include.offload.cli.console import Json, grid, instant, note, number, out, show
+from include.offload.cli.common import All, OneOrAll, TableArgument, chosen, load, opened, the_spec
+from include.offload.cli.console import Json, err, grid, instant, note, number, out, show
+from include.offload.errors import OffloadError
 from include.offload.settings import home
 
 if TYPE_CHECKING:
@@ -54,11 +55,36 @@ def _recover(
 
 
 @app.command()
-def rebuild(table: TableArgument, json: Json = False) -> None:
-    """Restore a table's ledger from Iceberg: marker, summaries and a count of the lake per window."""
+def rebuild(table: OneOrAll = None, all_: All = False, json: Json = False) -> None:
+    """Restore a table's ledger from Iceberg: marker, summaries and a count of the lake per window.
+
+    With `--all` one table that is refused leaves the others alone; the exit code is 1 then.
+    """
     from include.offload import recovery
 
-    _recover(table, recovery.rebuild)
+    settings = load()
+    specs = chosen(settings, table, all_)
+    done: list[recovery.Rebuilt] = []
+    refused: list[OffloadError] = []
+    with opened(settings) as ctx:
+        for spec in specs:
+            try:
+                with err.status(f"rebuilding {spec.identity} …"):
+                    done.append(recovery.rebuild(ctx, spec))
+            except OffloadError as error:
+                if not all_:
+                    raise
+                refused.append(error)
+
+    def render() -> None:
+        for one in done:
+            out.print(str(one), markup=False, soft_wrap=True)
+        for error in refused:
+            err.print(str(error), markup=False, soft_wrap=True)
+
+    show({"tables": done, "errors": [str(e) for e in refused]} if all_ else done[0], render)
+    if refused:
+        raise typer.Exit(1)
 
 
 @app.command()

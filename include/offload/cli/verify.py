@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, cast
 
 import typer
 from rich.markup import escape
 
-from include.offload.cli.common import FromOption, ToOption, all_specs, load, opened, range_us, the_spec
+from include.offload.cli.common import All, FromOption, OneOrAll, ToOption, chosen, load, opened, range_us
 from include.offload.cli.console import Json, err, grid, instant, number, out, plain, show
 from include.offload.errors import OffloadError
 
@@ -21,19 +21,17 @@ SHOWN_FINDINGS = 20
 
 
 def verify(
-    table: Annotated[str | None, typer.Argument(metavar="[TABLE]", help="The identity, e.g. k2.silver_trades.")] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Every table that has a spec.")] = False,
+    table: OneOrAll = None,
+    all_: All = False,
     from_: FromOption = None,
     to: ToOption = None,
     json: Json = False,
 ) -> None:
     """Check that Iceberg holds what ClickHouse holds: per window count and content hash, and every numeric sum."""
-    if (table is None) != all_:
-        raise typer.BadParameter("give one TABLE, or --all", param_hint="TABLE")
     from include.offload.verify import verify as verify_table
 
     settings = load()
-    specs = all_specs(settings) if table is None else (the_spec(settings, table),)
+    specs = chosen(settings, table, all_)
     lo, hi = range_us(from_, to)
     reports: list[VerifyReport] = []
     refused: list[OffloadError] = []
