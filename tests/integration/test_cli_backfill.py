@@ -183,6 +183,22 @@ def test_a_wrong_call_is_told_what_is_wrong(span: tuple[str, ...], said: str) ->
     assert said in " ".join(done.stderr.split())
 
 
+def test_without_a_range_it_goes_from_the_watermark_on(make_table: MakeTable) -> None:
+    table = behind(make_table, "bf_watermark")
+    call = [BIN, "backfill", table.identity, "--json"]
+    done = subprocess.run(call, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "no watermark yet" in " ".join(done.stderr.split())
+    first = subprocess.run(
+        [BIN, "run", table.identity, "--json"], capture_output=True, text=True, timeout=120, check=True
+    )
+    done = subprocess.run(call, capture_output=True, text=True, timeout=200, check=True)
+    report = json.loads(done.stdout)
+    assert report["rows"] == ROWS - json.loads(first.stdout)["rows"] > 0
+    assert len(report["plans"]) == 2
+    table.whole()
+
+
 def test_a_range_that_can_not_be_shipped_is_refused_with_its_id(make_table: MakeTable) -> None:
     table = behind(make_table, "bf_range")
     table.write_spec(window="1h", more=f"{BOUND}start: 2026-01-02T00:00:00Z\n")

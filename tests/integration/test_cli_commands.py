@@ -186,6 +186,21 @@ def test_the_ledger_is_rebuilt_from_the_lake(make_table: MakeTable) -> None:
     table.whole()
 
 
+def test_all_ledgers_are_rebuilt_and_one_that_is_refused_holds_up_no_other(make_table: MakeTable) -> None:
+    good = make_table("cli_rebuild_all").create().insert(70).write_spec()
+    never = make_table("cli_rebuild_never").create().insert(70).write_spec()
+    offload("run", good.identity)
+    done = offload("ledger", "rebuild", "--all", code=1)
+    assert {one["table"]: one["rows"] for one in done["tables"]} == {good.identity: 70}
+    assert len(done["errors"]) == 1
+    assert "OFL-309" in done["errors"][0]
+    assert never.identity in done["errors"][0]
+    never.spec_file.unlink()
+    good.insert(5, hours_ago=4)
+    offload("run", good.identity)
+    good.whole()
+
+
 def test_a_drafted_spec_is_good_at_once(servers: Servers, make_table: MakeTable) -> None:
     table = make_table("cli_draft").create().insert(300)
     drafted = offload("spec", "new", table.identity)
