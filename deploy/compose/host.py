@@ -54,17 +54,33 @@ def _stack(argv: Sequence[str]) -> int:
         return _do("logs", "--no-log-prefix", "--tail", str(options.lines), *names)
     if options.action == "stop":
         # all: also what is in no group
-        return _do("stop", *(names if options.names else ()))
+        if (code := _do("stop", *(names if options.names else ()))) == 0:
+            _tell(names, "stopped")
+        return code
     if options.action == "start":
         # not `start`: that knows only containers that are there, and does not wait
         code = _do("--profile", "monitoring", "up", "--detach", "--no-build", "--no-recreate", "--wait", *names)
         if code != 0:
             return code
+        _tell(names, "ready")
     return _status(names)
+
+
+def _in_order(names: Sequence[str]) -> list[str]:
+    """As on one machine, where a server stands before those that need it; what is in no group last."""
+    known = GROUPS["all"]
+    return sorted(dict.fromkeys(names), key=lambda name: known.index(name) if name in known else len(known))
+
+
+def _tell(names: Sequence[str], state: str) -> None:
+    """What docker says goes to a terminal, in words of its own; these are the runbooks'."""
+    for name in _in_order(names):
+        _say(f"{name}  {state}")
 
 
 def _status(names: Sequence[str]) -> int:
     """Exit code 0: all answer; 3: one does not, as on one machine."""
+    names = _in_order(names)
     found = {}
     # one document a line, or one list of them: that depends on the version
     for line in _said("--profile", "monitoring", "ps", "--all", "--format", "json").splitlines():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import yaml
 
 from deploy.compose import host
 from local.paths import ROOT
+from local.runbooks.pages import Step, pages
 from local.services import GROUPS
 
 FAKE = """#!{python}
@@ -74,6 +76,35 @@ def call(tmp_path: Path) -> Call:
 def test_stack_is_docker_compose(call: Call, words: list[str], wanted: list[str]) -> None:
     _, said = call("stack", *words)
     assert said[0] == ["compose", "--project-directory", *wanted]
+
+
+REPAIRS = [
+    step
+    for page in pages()
+    for fence in page.fences
+    if fence.kind == "resolve"
+    for step in fence.steps
+    if re.fullmatch(r"bin/offload stack (start|stop)( [\w-]+)*", step.command)
+]
+
+
+@pytest.mark.parametrize("step", REPAIRS, ids=lambda step: step.command.removeprefix("bin/offload "))
+def test_what_a_runbook_starts_and_stops_says_what_the_page_says(call: Call, step: Step) -> None:
+    well = "\n".join(
+        json.dumps({"Service": name, "State": "running", "Health": "healthy"}) for name in host.GROUPS["all"]
+    )
+    done, _ = call(*step.command.split()[1:], DOCUMENTS=well)
+    assert done.returncode == 0
+    assert step.matches(done.stdout), done.stdout
+
+
+def test_servers_stand_in_one_order(call: Call) -> None:
+    done, _ = call("stack", "status", "statsd-exporter", "airflow-scheduler", "postgres")
+    assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == [
+        "postgres",
+        "statsd-exporter",
+        "airflow-scheduler",
+    ]
 
 
 def test_status_speaks_as_on_one_machine(call: Call) -> None:
