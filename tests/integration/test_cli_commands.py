@@ -189,13 +189,17 @@ def test_the_ledger_is_rebuilt_from_the_lake(make_table: MakeTable) -> None:
 def test_all_ledgers_are_rebuilt_and_one_that_is_refused_holds_up_no_other(make_table: MakeTable) -> None:
     good = make_table("cli_rebuild_all").create().insert(70).write_spec()
     never = make_table("cli_rebuild_never").create().insert(70).write_spec()
-    offload("run", good.identity)
+    gone = make_table("cli_rebuild_gone").create().insert(70).write_spec()
+    for table in (good, gone):
+        offload("run", table.identity)
+    gone.command(f"DROP TABLE {gone.identity} SYNC")
     done = offload("ledger", "rebuild", "--all", code=1)
     assert {one["table"]: one["rows"] for one in done["tables"]} == {good.identity: 70}
-    assert len(done["errors"]) == 1
-    assert "OFL-309" in done["errors"][0]
-    assert never.identity in done["errors"][0]
-    never.spec_file.unlink()
+    assert never.identity in done["without_iceberg_table"]
+    assert not {good.identity, gone.identity} & set(done["without_iceberg_table"])
+    assert ["OFL-203" in error and gone.identity in error for error in done["errors"]] == [True]
+    for table in (never, gone):
+        table.spec_file.unlink()
     good.insert(5, hours_ago=4)
     offload("run", good.identity)
     good.whole()

@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from include.offload.cli.common import All, OneOrAll, TableArgument, chosen, load, opened, the_spec
 from include.offload.cli.console import Json, err, grid, instant, note, number, out, show
-from include.offload.errors import OffloadError
+from include.offload.errors import TARGET_MISSING, OffloadError
 from include.offload.settings import home
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ def _recover(
 def rebuild(table: OneOrAll = None, all_: All = False, json: Json = False) -> None:
     """Restore a table's ledger from Iceberg: marker, summaries and a count of the lake per window.
 
-    With `--all` one table that is refused leaves the others alone; the exit code is 1 then.
+    With `--all` one table that is refused leaves the others alone; the exit code is 1 then. A table that has no Iceberg
+    table has nothing to rebuild, and is named.
     """
     from include.offload import recovery
 
@@ -66,6 +67,7 @@ def rebuild(table: OneOrAll = None, all_: All = False, json: Json = False) -> No
     specs = chosen(settings, table, all_)
     done: list[recovery.Rebuilt] = []
     refused: list[OffloadError] = []
+    empty: list[str] = []
     with opened(settings) as ctx:
         for spec in specs:
             try:
@@ -74,15 +76,21 @@ def rebuild(table: OneOrAll = None, all_: All = False, json: Json = False) -> No
             except OffloadError as error:
                 if not all_:
                     raise
-                refused.append(error)
+                if error.kind is TARGET_MISSING:
+                    empty.append(spec.identity)
+                else:
+                    refused.append(error)
 
     def render() -> None:
         for one in done:
             out.print(str(one), markup=False, soft_wrap=True)
+        for identity in empty:
+            out.print(f"{identity}: there is no Iceberg table; its next run begins anew", markup=False, soft_wrap=True)
         for error in refused:
             err.print(str(error), markup=False, soft_wrap=True)
 
-    show({"tables": done, "errors": [str(e) for e in refused]} if all_ else done[0], render)
+    document = {"tables": done, "without_iceberg_table": empty, "errors": [str(e) for e in refused]}
+    show(document if all_ else done[0], render)
     if refused:
         raise typer.Exit(1)
 
