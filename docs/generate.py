@@ -101,9 +101,8 @@ def metrics_page() -> str:
             f" {len(metrics.DURATION_BUCKETS) + 3} series a table) and at most {by_rules:,} by recording rules. Of"
             " Airflow's metrics, three histograms and two counters have a `dag_id`, two of the histograms also a"
             " `run_type`, and two more histograms and a counter a `task_id`:"
-            f" {FLEET * _airflow_series():,} series more at most, with three tasks a table and scheduled and"
-            " manual runs. No run, plan"
-            " or host is a label.\n",
+            f" {FLEET * _airflow_series():,} series more at most, with three tasks a table and runs on"
+            " schedule, by hand, of a catch-up and of a backfill. No run, plan or host is a label.\n",
         ]
     )
 
@@ -114,7 +113,7 @@ def _labelled(one: records.Record) -> str:
 
 def _airflow_series() -> int:
     """A table's series of Airflow: durations of runs by end and run type, their delay, tasks' times and end states."""
-    histogram, tasks, states, ends, run_types, missed = len(metrics.DURATION_BUCKETS) + 3, 3, 7, 2, 2, 1
+    histogram, tasks, states, ends, run_types, missed = len(metrics.DURATION_BUCKETS) + 3, 3, 7, 2, 4, 1
     return (ends * run_types + 1) * histogram + tasks * (2 * histogram + states) + missed
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Param
 
@@ -17,6 +17,12 @@ from include.offload.errors import RANGE_REFUSED, OffloadError
 from include.offload.spec.human import format_duration
 from include.offload.spec.model import TableSpec
 from include.offload.windows import Grid, from_us, to_us
+
+if TYPE_CHECKING:
+    from airflow.sdk.types import DagRunProtocol
+
+BACKFILL = "backfill"
+"""Airflow's type of the runs that `airflow backfill create` makes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +69,15 @@ def trigger_form(spec: TableSpec) -> dict[str, Param]:
             ),
         ),
     }
+
+
+def of_run(run: DagRunProtocol, params: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The params of a run: one of `airflow backfill create` that names no range asks for its own data interval."""
+    if run.run_type != BACKFILL or params.get("from") or params.get("to"):
+        return params
+    if run.data_interval_start is None or run.data_interval_end is None:
+        return params
+    return {**params, "from": run.data_interval_start.isoformat(), "to": run.data_interval_end.isoformat()}
 
 
 def _instant(name: str, value: object, table: str) -> int | None:

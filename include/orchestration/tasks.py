@@ -18,9 +18,11 @@ from include.offload.spec.model import TableSpec
 from include.offload.windows import Grid
 from include.orchestration.assets import alias_of, announce, instant
 from include.orchestration.bundle import to_announce
+from include.orchestration.catchup import go_on, rest_of
 from include.orchestration.context import bind_log, quiet_libraries, settings_for
 from include.orchestration.failures import refusals
-from include.orchestration.params import requested
+from include.orchestration.params import of_run, requested
+from include.orchestration.turns import PATIENCE, wait_for_turn
 
 if TYPE_CHECKING:
     from airflow.sdk.definitions.xcom_arg import XComArg
@@ -37,8 +39,11 @@ QUERIES_A_CHECK = 2
 log = logging.getLogger(__name__)
 
 
-def _xcom(plan: Plan) -> dict[str, Any]:
-    """What the next tasks and a reader of the XCom page need: the plan itself is in the ledger."""
+def _xcom(plan: Plan, rest: dict[str, Any] | None) -> dict[str, Any]:
+    """What the next tasks and a reader of the XCom page need: the plan itself is in the ledger.
+
+    rest: the params of the run that goes on after this one; None: this one ships all that is settled.
+    """
     grid, numbers = Grid(plan.width_us), [w.window for w in plan.windows]
     return {
         "plan_id": str(plan.plan_id),
@@ -50,6 +55,7 @@ def _xcom(plan: Plan) -> dict[str, Any]:
         "from": instant(grid.span(min(numbers)).lo if numbers else None),
         "to": instant(grid.span(max(numbers)).hi if numbers else None),
         "watermark_after": instant(plan.watermark_after),
+        "rest": rest,
     }
 
 
@@ -62,7 +68,9 @@ def check_extent(spec: TableSpec) -> XComArg:
     @task.short_circuit(
         task_id=CHECK,
         ignore_downstream_trigger_rules=False,
-        execution_timeout=timedelta(seconds=spec.source.limits.timeout_s * QUERIES_A_CHECK),
+        execution_timeout=timedelta(seconds=spec.source.limits.timeout_s * QUERIES_A_CHECK) + PATIENCE,
+        # of two that plan at once only one can land
+        max_active_tis_per_dag=1,
         doc_md="Counts and hashes the settled windows in ClickHouse and freezes a plan in the ledger.",
     )
     def check() -> bool:
@@ -71,7 +79,7 @@ def check_extent(spec: TableSpec) -> XComArg:
         _open(spec, run)
         started = time.monotonic()
         with refusals():
-            asked = requested(spec, context["params"])
+            asked = requested(spec, of_run(context["dag_run"], context["params"]))
             for note in asked.notes:
                 log.info("note: %s", note)
             settings = settings_for(spec)
@@ -80,6 +88,7 @@ def check_extent(spec: TableSpec) -> XComArg:
             from include.offload.steps import check_extent as step
 
             ctx = open_context(settings)
+            wait_for_turn(context, spec, ctx.ledger)
             specs, configured = to_announce(spec)
             ctx.metrics.announce(specs, configured=configured)
             result = step(
@@ -92,7 +101,7 @@ def check_extent(spec: TableSpec) -> XComArg:
         _describe(plan)
         for note in result.notes:
             log.info("note: %s", note)
-        context["ti"].xcom_push(key=PLAN_KEY, value=_xcom(plan))
+        context["ti"].xcom_push(key=PLAN_KEY, value=_xcom(plan, rest_of(result.cut_us, asked)))
         log.info("check_extent %s: done in %.1f s", spec.identity, time.monotonic() - started)
         return bool(plan.touches_lake)
 
@@ -160,6 +169,8 @@ def update_watermark(spec: TableSpec, asset: Asset) -> XComArg:
             time.monotonic() - started,
         )
         log.info("announced with this task's success: %s", ", ".join(told) or "nothing, it was announced before")
+        if plan.get("rest") is not None and not result.pending:
+            go_on(context, spec.dag_id, plan["rest"])
         return said
 
     return update()

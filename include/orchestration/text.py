@@ -58,7 +58,8 @@ def dag_doc(spec: TableSpec) -> str:
 ### The three tasks
 1. `check_extent` counts and hashes the settled windows in ClickHouse and freezes a plan in the ledger.
 2. `offload` runs the Spark job for that plan: one atomic Iceberg commit. Skipped when there is nothing to move.
-3. `update_watermark` reads the commit marker back from Iceberg, moves the watermark and announces the asset.
+3. `update_watermark` reads the commit marker back from Iceberg, moves the watermark and announces the asset. While more
+   is settled than one run may ship, it begins the next run at once: `catchup__2__…`. Pausing the DAG stops that.
 
 ### When it is red
 Open the failed task's log: its last lines carry an id `OFL-…`, the cause and the next command.

@@ -85,6 +85,11 @@ def test_offload_never_answers_a_clear_with_the_old_job(dag: Any) -> None:
     assert dag.get_task("offload").durable is False
 
 
+def test_one_check_at_a_time(dag: Any) -> None:
+    """Runs of a backfill go side by side, whatever `max_active_runs` says; of two that plan at once one fails."""
+    assert dag.get_task("check_extent").max_active_tis_per_dag == 1
+
+
 def test_retries_back_off_and_every_task_ends(dag: Any) -> None:
     for task in dag.tasks:
         assert task.retries >= 1

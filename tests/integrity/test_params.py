@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -79,3 +80,53 @@ def test_rounding_never_loses_an_instant(start: int, length: int) -> None:
     assert asked.from_us % SPEC.window_us == asked.to_us % SPEC.window_us == 0
     assert lo - asked.from_us < SPEC.window_us
     assert asked.to_us - hi < SPEC.window_us
+
+
+def in_interval(run_type: str, **params: Any) -> Any:
+    """What a run of this type with a data interval from 12:02 to 12:17 asks for."""
+    from include.orchestration.params import of_run
+
+    interval = {"data_interval_start": from_us(NOON + 2 * MINUTE), "data_interval_end": from_us(NOON + 17 * MINUTE)}
+    run: Any = SimpleNamespace(run_type=run_type, **interval)
+    return ask(**of_run(run, params))
+
+
+def test_a_run_of_airflows_backfill_asks_for_its_data_interval_in_whole_windows() -> None:
+    asked = in_interval("backfill")
+    assert (asked.from_us, asked.to_us, asked.force) == (NOON, NOON + 20 * MINUTE, False)
+    assert len(asked.notes) == 2
+    assert in_interval("backfill", force=True).force, "a backfill may replace what did not change"
+
+
+def test_every_other_run_and_a_range_that_is_named_are_left_as_they_are() -> None:
+    assert in_interval("scheduled") == in_interval("manual") == ask()
+    for named in ({"from": "2026-01-01T00:00:00Z"}, {"from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z"}):
+        assert in_interval("backfill", **named) == ask(**named)
+    with pytest.raises(OffloadError, match="OFL-407"):
+        in_interval("backfill", to="2026-01-02T00:00:00Z")
+
+
+# ---- the run that goes on --------------------------------------------------------------------------------------------
+
+
+def test_the_rest_of_a_plan_that_was_cut() -> None:
+    from include.orchestration.catchup import rest_of
+
+    assert rest_of(None, ask()) is None
+    assert rest_of(NOON, ask()) == {}, "the watermark says where to go on"
+    open_end = ask(**{"from": "2026-01-01T00:00:00Z"})
+    assert rest_of(NOON, open_end) == {"from": "2026-01-01T12:00:00.000000Z", "force": False}
+    both = ask(**{"from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z", "force": True})
+    rest = rest_of(NOON, both)
+    assert rest is not None
+    again = ask(**rest)
+    assert (again.from_us, again.to_us, again.force) == (NOON, both.to_us, True)
+
+
+def test_a_run_has_one_successor_whose_id_says_whose() -> None:
+    from include.orchestration.catchup import MAX_RUN_ID, successor
+
+    first = "scheduled__2026-01-01T12:00:00+00:00"
+    assert successor(first) == f"catchup__2__{first}"
+    assert successor(f"catchup__9__{first}") == f"catchup__10__{first}"
+    assert len(successor("x" * MAX_RUN_ID)) == MAX_RUN_ID

@@ -107,6 +107,20 @@ class Driver(AirflowRest):
         path = f"/dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances/{task}"
         self._call("PATCH", path, params={"update_mask": "new_state"}, json={"new_state": state})
 
+    def backfill(self, dag_id: str, first: datetime, last: datetime, **more: Any) -> int:
+        """`airflow backfill create` for the intervals that begin from `first` to `last`; its id."""
+        body = {"dag_id": dag_id, "from_date": first.isoformat(), "to_date": last.isoformat(), **more}
+        return int(self._call("POST", "/backfills", json=body)["id"])
+
+    def backfilled(self, dag_id: str, number: int, limit_s: float = 420) -> list[DagRun]:
+        """Wait until a backfill is over; the runs of the DAG that it made or took up, oldest interval first."""
+        path = f"/backfills/{number}"
+        poll(lambda: self._call("GET", path)["completed_at"], limit_s, f"backfill {number} of {dag_id} goes on")
+        runs = self.runs(dag_id)
+        told = {r.run_id: self.details(r) for r in runs}
+        mine = [r for r in runs if told[r.run_id]["run_type"] == "backfill"]
+        return sorted(mine, key=lambda r: str(told[r.run_id]["logical_date"]))
+
     def connect(self, conn_id: str, **fields: Any) -> None:
         """Add an Airflow connection."""
         self._call("POST", "/connections", json={"connection_id": conn_id, **fields})

@@ -73,3 +73,16 @@ def past_plans(ledger: Ledger, identity: str, limit: int) -> list[PastPlan]:
             {"identity": identity, "limit": limit},
         )
         return [PastPlan(**row) for row in rows.mappings()]
+
+
+def newest_open(ledger: Ledger, identity: str) -> str | None:
+    """The run id of the newest plan of a table that was neither recorded nor passed; None without one."""
+    with ledger.begin(identity) as c:
+        found = c.execute(
+            text(
+                "SELECT run_id FROM offload.plans p JOIN offload.tables USING (table_id) WHERE identity = :identity"
+                " AND status = 'open' ORDER BY p.created_at DESC LIMIT 1"
+            ),
+            {"identity": identity},
+        ).scalar_one_or_none()
+    return None if found is None else str(found)
