@@ -201,6 +201,7 @@ def bootstrap(home: Home) -> None:
     pools = [
         {"name": "offload_spark", "slots": POOL_SLOTS, "description": "Offload jobs at the same time"},
         {"name": "offload_maintenance", "slots": 1, "description": "Maintenance jobs at the same time"},
+        {"name": "offload_verify", "slots": 1, "description": "Verifications at the same time"},
     ]
     wanted = {"connections": connections(home), "pools": [{**pool, "include_deferred": False} for pool in pools]}
     facts = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()

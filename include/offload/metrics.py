@@ -42,6 +42,7 @@ DURATION_BUCKETS = (1, 2, 5, 10, 30, 60, 120, 300, 600, 900, 1800)
 STEPS = ("check_extent", "offload", "update_watermark")
 ACTIONS = ("append", "replace")
 STATUSES = ("success", "failure")
+RESULTS = ("equal", "differs")
 
 LAKE_WHEN = "before and after the last maintenance"
 
@@ -273,6 +274,22 @@ REGISTRY: dict[str, Metric] = {
             Kind.GAUGE,
             "rows",
             "Rows in ClickHouse whose cursor lies ahead of its clock; offloaded when their window settles",
+            ("table",),
+        ),
+        # verification as a habit
+        Metric(
+            "offload_verify_windows_total",
+            Kind.COUNTER,
+            "windows",
+            "Windows that verify compared between ClickHouse and Iceberg, by what came of it",
+            ("table", "result"),
+            tuple({"result": r} for r in RESULTS),
+        ),
+        Metric(
+            "offload_verify_last_timestamp",
+            Kind.GAUGE,
+            "seconds",
+            "When verify last compared windows of the table, whatever came of it, Unix time",
             ("table",),
         ),
         # care for the lake
@@ -528,6 +545,12 @@ class Metrics:
     def verified(self, table: str, windows: int) -> None:
         """How many windows are known to differ by verify and reconcile, as the ledger keeps them."""
         self.gauge("offload_verify_mismatched_windows", windows, table=table)
+
+    def compared(self, table: str, *, equal: int, differing: int) -> None:
+        """A verification ended: so many windows were found equal, so many differ."""
+        self.count("offload_verify_windows_total", equal, table=table, result="equal")
+        self.count("offload_verify_windows_total", differing, table=table, result="differs")
+        self.gauge("offload_verify_last_timestamp", round(time.time(), 3), table=table)
 
     def retire(self, table: str) -> None:
         """Ends what the alerts know of a table that was taken out of the specs: they remember it for days."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -57,6 +57,8 @@ class Cell:
     why: str | None = None
     plan_id: uuid.UUID | None = None
     recorded_us: int | None = None
+    verified_us: int | None = None
+    """When verify last compared it, whatever came of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,7 @@ _FOUND = text(
     "SELECT lower(span) AS lo, upper(span) AS hi, kind FROM offload.findings"
     " WHERE table_id = :id AND accepted_at IS NULL AND span && int8range(:lo, :hi)"
 )
+_VERIFIED = text("SELECT lo, verified_at FROM offload.verified WHERE table_id = :id AND lo >= :lo AND lo < :hi")
 _PLAN_COLUMNS = (
     "SELECT p.plan_id, p.generation, p.status, p.run_id, p.rows, p.windows, p.snapshot_id, p.created_at, p.closed_at,"
     " p.predecessor, (p.document ->> 'watermark_before')::bigint AS before,"
@@ -152,13 +155,17 @@ def timeline(ledger: Ledger, seen: TableOverview, now_us: int, span: Span) -> Ti
         }
         left = {r.number: (str(r.reason), int(r.rows)) for r in c.execute(_LEFT, {"id": table_id}) if r.differs}
         found = [(Span(r.lo, r.hi), str(r.kind)) for r in c.execute(_FOUND, {"id": table_id} | _ends(span))]
+        compared = {int(r.lo): to_us(r.verified_at) for r in c.execute(_VERIFIED, {"id": table_id} | _ends(span))}
         plans = [_plan(r) for r in c.execute(_LAST_PLANS, {"id": table_id, "limit": PLANS}).mappings()]
     # a difference that no window shows is none of a window
     known = Known(
         lost=merge(s for s, kind in found if kind == "lost"),
         differing=merge(s for s, kind in found if kind in {"verify", "reconcile"}),
     )
-    cells = _cells(grid, span, rows, was, left, seen, now_us, known)
+    cells = tuple(
+        replace(cell, verified_us=compared.get(cell.span.lo))
+        for cell in _cells(grid, span, rows, was, left, seen, now_us, known)
+    )
     return Timeline(span, seen.width_us, cells, tuple(plans), made)
 
 

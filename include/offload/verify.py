@@ -11,6 +11,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import pairwise
 from urllib.parse import urlsplit
 
@@ -22,10 +23,12 @@ from include.offload.errors import RANGE_REFUSED, TARGET_MISSING, OffloadError
 from include.offload.lake import marker as markers
 from include.offload.lake.catalog import find_table
 from include.offload.lake.evolution import project_onto
-from include.offload.ledger import findings
+from include.offload.ledger import findings, verified
 from include.offload.ledger.findings import Finding, Kind
 from include.offload.ledger.store import Head
+from include.offload.ledger.verified import Seen, Verification
 from include.offload.model import ProjectedColumn, Projection, WindowState
+from include.offload.planning import LedgerWindow
 from include.offload.source.client import Client
 from include.offload.source.describe import describe
 from include.offload.source.sql import WINDOW, literal, quote, spans_sql, window_sql
@@ -86,6 +89,7 @@ class VerifyReport:
     older: tuple[OlderWindows, ...] = ()
     """Windows that were shipped before a column was: there that column is not compared."""
     left_out: tuple[Span, ...] = ()
+    not_chosen: tuple[Span, ...] = ()
     lake_total: int | None = None
     ledger_total: int | None = None
 
@@ -125,13 +129,50 @@ def verify(ctx: Context, spec: TableSpec, from_us: int | None = None, to_us: int
     What it finds stays in the ledger until these windows are seen to be equal, and is sent as a metric. Raises OFL-309
     when the Iceberg table is gone, OFL-407 when there is nothing to compare.
     """
-    report = _read_both(ctx, spec, from_us, to_us)
-    head = ctx.ledger.head(spec.identity)
-    assert head is not None  # noqa: S101 - there was something to compare
+    return record(ctx, spec, read_both(ctx, spec, from_us, to_us))
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What both readers saw, by window number, and what it was read beside.
+
+    head, marker: the ledger's head and the plan of the table's marker when it began; shipped: what the ledger says of
+    the windows that were compared; fingerprint: today's projection's.
+    began_at: by the ledger's clock; now_us: by ClickHouse's.
+    """
+
+    report: VerifyReport
+    head: Head
+    marker: str | None
+    shipped: Mapping[int, LedgerWindow]
+    source: Mapping[int, WindowState]
+    lake: Mapping[int, WindowState]
+    fingerprint: str
+    began_at: datetime
+    now_us: int
+
+
+def record(ctx: Context, spec: TableSpec, reading: Reading) -> VerifyReport:
+    """Keep what was found until the same windows are seen to be equal, and of each window that it was seen."""
+    report, grid, table_id = reading.report, Grid(spec.window_us), reading.head.table_id
     looked_at, found = compared_by(report)
-    known = findings.compared(ctx.ledger, head.table_id, Grid(spec.window_us), looked_at, found)
+    known = findings.compared(ctx.ledger, table_id, grid, looked_at, found)
+    different = merge(f.span for f in found if f.kind is Kind.VERIFY)
+    seen = [_seen(reading, n, grid, different) for n in sorted({*reading.shipped, *reading.source, *reading.lake})]
+    differing = sum(not w.equal for w in seen)
+    run = Verification(reading.began_at, len(seen), differing, report.ok, report.snapshot_id)
+    verified.record(ctx.ledger, table_id, run, seen)
     ctx.metrics.verified(spec.identity, known)
+    ctx.metrics.compared(spec.identity, equal=len(seen) - differing, differing=differing)
     return report
+
+
+def _seen(reading: Reading, number: int, grid: Grid, different: Sequence[Span]) -> Seen:
+    nothing = WindowState(number, 0, 0)
+    span = grid.span(number)
+    source, lake = reading.source.get(number, nothing), reading.lake.get(number, nothing)
+    at = bisect_left(different, span.hi, key=lambda s: s.lo) - 1
+    return Seen(span.lo, source.rows, lake.rows, at < 0 or not different[at].overlaps(span))
 
 
 def compared_by(report: VerifyReport) -> tuple[dict[Kind, tuple[Span, ...]], list[Finding]]:
@@ -140,7 +181,7 @@ def compared_by(report: VerifyReport) -> tuple[dict[Kind, tuple[Span, ...]], lis
     Windows that have begun to expire are not compared: a difference that was found there earlier stays, until somebody
     accepts it. What no window shows counts as one.
     """
-    spans = tuple(subtract(report.span, report.left_out))
+    spans = tuple(subtract(report.span, (*report.left_out, *report.not_chosen)))
     looked_at = {Kind.VERIFY: spans, Kind.RECONCILE: spans}
     found = [Finding(Kind.VERIFY, d.span, 1) for d in report.differences]
     if report.lake_total is not None:
@@ -148,12 +189,15 @@ def compared_by(report: VerifyReport) -> tuple[dict[Kind, tuple[Span, ...]], lis
         if report.lake_total != report.ledger_total:
             found.append(Finding(Kind.TOTAL, ALL_TIME, 1))
     if not report.ok and not found:
-        found.append(Finding(Kind.VERIFY, report.span, 1))
+        found += [Finding(Kind.VERIFY, span, 1) for span in spans]
     return looked_at, found
 
 
-def _read_both(ctx: Context, spec: TableSpec, from_us: int | None, to_us: int | None) -> VerifyReport:
-    started = time.monotonic()
+def read_both(
+    ctx: Context, spec: TableSpec, from_us: int | None, to_us: int | None, leave: Sequence[Span] = ()
+) -> Reading:
+    """Let both readers compare a range, without what is to be left; nothing is recorded. Raises as `verify`."""
+    started, began_at = time.monotonic(), verified.now(ctx.ledger)
     head = ctx.ledger.head(spec.identity)
     table = find_table(ctx.catalog, (spec.target.namespace, spec.target.table), spec.identity)
     if head is None or head.watermark_us is None or head.origin_us is None:
@@ -164,15 +208,19 @@ def _read_both(ctx: Context, spec: TableSpec, from_us: int | None, to_us: int | 
             grid.floor(from_us) if from_us is not None else head.origin_us,
             min(grid.ceil(to_us), head.watermark_us) if to_us is not None else head.watermark_us,
         )
-        span, skipped, left_out = _unexpired(ctx, spec, asked, client.now_us())
+        now_us = client.now_us()
+        span, skipped, left_out = _unexpired(ctx, spec, asked, now_us)
+        not_chosen = tuple(part for s in leave for part in _within(s, span))
         described = describe(client, spec.source.database, spec.source.table, spec.identity)
         projection = project_onto(spec, described, table)
         source = f"{quote(spec.source.database)}.{quote(spec.source.table)}{' FINAL' if spec.source.final else ''}"
         if table is None:
             if _windows(client, source, spec.cursor, grid, "0", [span]):
                 raise OffloadError(TARGET_MISSING, f"{spec.target.namespace}.{spec.target.table}", table=spec.identity)
-            return VerifyReport(spec.identity, span, skipped, 0, 0, 0, 0, (), (), None, time.monotonic() - started)
-        known = without(eras(ctx, head, table, projection, grid, span), left_out)
+            nothing = VerifyReport(spec.identity, span, skipped, 0, 0, 0, 0, (), (), None, time.monotonic() - started)
+            return Reading(nothing, head, None, {}, {}, {}, projection.fingerprint, began_at, now_us)
+        known = without(eras(ctx, head, table, projection, grid, span), (*left_out, *not_chosen))
+        shipped, _ = ctx.ledger.windows(head, grid, [s for era in known for s in era.spans])
         ours: dict[int, WindowState] = {}
         theirs: dict[int, WindowState] = {}
         sums = Sums(projection.columns)
@@ -182,7 +230,7 @@ def _read_both(ctx: Context, spec: TableSpec, from_us: int | None, to_us: int | 
             sums.add_source(client, source, spec.cursor, era)
     rows = sum(sums.add_lake(table, spec.cursor, era) for era in known)
     of_all = totals(ctx, spec, head, table) if from_us is None and to_us is None else (None, None)
-    return VerifyReport(
+    report = VerifyReport(
         table=spec.identity,
         span=span,
         skipped_before_us=skipped,
@@ -196,9 +244,16 @@ def _read_both(ctx: Context, spec: TableSpec, from_us: int | None, to_us: int | 
         seconds=time.monotonic() - started,
         older=tuple(_older(e, projection) for e in known if len(e.columns) < len(projection.columns)),
         left_out=left_out,
+        not_chosen=not_chosen,
         lake_total=of_all[0],
         ledger_total=of_all[1],
     )
+    marker = table.properties.get(f"{markers.PREFIX}plan")
+    return Reading(report, head, marker, shipped, ours, theirs, projection.fingerprint, began_at, now_us)
+
+
+def _within(span: Span, whole: Span) -> Sequence[Span]:
+    return [Span(max(span.lo, whole.lo), min(span.hi, whole.hi))] if span.overlaps(whole) else []
 
 
 def totals(ctx: Context, spec: TableSpec, head: Head, table: Table) -> tuple[int | None, int | None]:

@@ -56,6 +56,13 @@ def report_maintenance_failure(spec: TableSpec) -> Callable[[Context], None]:
     return report
 
 
+def name_refusal(context: Context) -> None:
+    """A callback for a failure that nothing but the link to its runbook has to hear of."""
+    refusal = refusal_of(context.get("exception"))
+    if refusal is not None:
+        _name_refusal(context, refusal.id)
+
+
 def _name_refusal(context: Context, error_id: str) -> None:
     """Leave the id where the task's link to its runbook finds it."""
     try:

@@ -18,7 +18,13 @@ from tests.support.stack import Servers
 
 pytestmark = pytest.mark.timeout(120)
 Content = dict[str, dict[str, list[str]]]
-LATEST = "UPDATE offload.tables SET retired_at = now(), lost_at = now()"
+LATEST = """
+UPDATE offload.tables SET retired_at = now(), lost_at = now();
+INSERT INTO offload.verified (table_id, lo, source_rows, lake_rows, equal, verified_at)
+    VALUES (1, 300000000, 11, 10, false, '2026-11-22T10:00:00.123456Z');
+INSERT INTO offload.verifications (table_id, began_at, windows, differing, equal, snapshot_id)
+    VALUES (1, '2026-11-22T10:00:00.123456Z', 1, 1, false, 42);
+"""
 
 
 @pytest.fixture
@@ -27,7 +33,7 @@ def uri(data_stack: Servers) -> Iterator[str]:
     with own_ledger(data_stack) as found:
         with psycopg.connect(found) as c:
             c.execute(FILL.encode())
-            c.execute(LATEST)
+            c.execute(LATEST.encode())
         yield found
 
 

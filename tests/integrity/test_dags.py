@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.airflow_bag import ROOT, TEN, copy_bundle, parse
 
-DAG_FILES = {"maintenance.py", "offload.py", "spec_errors.py"}
+DAG_FILES = {"maintenance.py", "offload.py", "spec_errors.py", "verify.py"}
 TASKS = ("check_extent", "offload", "update_watermark")
 
 
@@ -30,7 +30,7 @@ def test_there_are_exactly_the_ten_dags(bag: Any) -> None:
 def test_one_dag_a_spec_file(bag: Any) -> None:
     files = {p for p in (ROOT / "dags" / "tables").rglob("*.yaml") if not p.name.startswith("_")}
     names = {f"{p.parent.name}__{p.stem}" for p in files}
-    assert {f"{kind}__{name}" for kind in ("offload", "maintain") for name in names} == set(bag.dags)
+    assert {f"{kind}__{name}" for kind in ("offload", "maintain", "verify") for name in names} == set(bag.dags)
 
 
 def test_no_unlisted_dag_file() -> None:

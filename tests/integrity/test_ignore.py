@@ -15,4 +15,4 @@ def test_only_dag_files_are_parsed(airflow_home: Path) -> None:
     from airflow.utils.file import list_py_file_paths
 
     found = {Path(p).relative_to(ROOT) for p in list_py_file_paths(ROOT, safe_mode=True)}
-    assert found == {Path(f"dags/{name}.py") for name in ("maintenance", "offload", "spec_errors")}
+    assert found == {Path(f"dags/{name}.py") for name in ("maintenance", "offload", "spec_errors", "verify")}

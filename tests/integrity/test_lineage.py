@@ -115,7 +115,7 @@ def test_without_a_receiver_it_is_off_and_not_loaded(airflow_home: Path) -> None
         "from tests.support.airflow_bag import parse\n"
         "from airflow.providers.openlineage import conf\n"
         "from airflow.providers.openlineage.plugins.openlineage import OpenLineageProviderPlugin as plugin\n"
-        "assert len(parse(Path(sys.argv[1])).dags) == 20\n"
+        "assert len(parse(Path(sys.argv[1])).dags) == 30\n"
         "print(conf.is_disabled(), plugin.listeners, [m for m in sys.modules if m.split('.')[0] == 'openlineage'])\n"
     )
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("OPENLINEAGE", "AIRFLOW__OPENLINEAGE"))}

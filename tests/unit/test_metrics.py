@@ -146,6 +146,7 @@ def test_every_counter_of_a_table_starts_at_zero(wire: tuple[Metrics, socket.soc
         want |= {f"offload_windows_total,table={table},action={a}:0|c" for a in ("append", "replace")}
         want |= {f"offload_cycles_total,table={table},status={s}:0|c" for s in ("success", "failure")}
         want |= {f"offload_maintenance_runs_total,table={table},status={s}:0|c" for s in ("success", "failure")}
+        want |= {f"offload_verify_windows_total,table={table},result={r}:0|c" for r in ("equal", "differs")}
         want |= {f"offload_errors_total,table={table},step={s}:0|c" for s in metrics.STEPS}
     assert lines == want
 

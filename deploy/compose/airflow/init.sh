@@ -10,4 +10,5 @@ mv /opt/airflow/auth/passwords.json.new /opt/airflow/auth/passwords.json
 airflow db migrate
 airflow pools set offload_spark "${OFFLOAD_SPARK_SLOTS}" "Offload jobs at the same time"
 airflow pools set offload_maintenance 1 "Maintenance jobs at the same time"
+airflow pools set offload_verify 1 "Verifications at the same time"
 bin/offload ledger upgrade

@@ -23,6 +23,8 @@ TABLES = (
     "tables",
     "ttl_guard",
     "unmet",
+    "verifications",
+    "verified",
     "watermarks",
     "windows",
 )

@@ -42,7 +42,7 @@ ALONE_S = 60
 """How long a job waits for another that makes the Iceberg table, seconds: a creation is one request."""
 ALONE_KEY = 0x0FF10AD
 """The first key of our advisory locks, which the ledger's database may share with others; the second is `table_id`."""
-SCHEMA_REVISION = "0008"
+SCHEMA_REVISION = "0009"
 """The migration that this code expects; a test holds it against include/offload/ledger/migrations."""
 
 _PLAN = TypeAdapter(Plan)

@@ -26,6 +26,7 @@ from include.offload.spec import human
 from include.offload.spec.fields import PartitionFieldSpec, SortFieldSpec, check_cron
 
 IDENTITY = re.compile(r"[A-Za-z][A-Za-z0-9_]*\.[A-Za-z][A-Za-z0-9_]*")
+SAMPLE_PATTERN = r"^(full|([1-9][0-9]?|100)%)$"
 TARGET_NAME = r"^[a-z_][a-z0-9_]{0,126}$"
 
 
@@ -232,6 +233,43 @@ class Maintenance(_Part):
     statistics: bool = Field(False, description="count the distinct values of the columns for query planners")
 
 
+def _check_verify_schedule(text: str) -> str:
+    return text if text == "off" else check_cron(text)
+
+
+def _check_sample(value: object) -> object:
+    """A share in whole percent, a number of windows, or `full`. Raises ValueError with what to write."""
+    if value == "full" or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+        return value
+    if isinstance(value, str) and re.fullmatch(SAMPLE_PATTERN, value):
+        return value
+    raise ValueError(f"{value!r} is no sample; write for example 25%, 500 (windows) or full")
+
+
+class Verify(_Part):
+    """A habit of comparing Iceberg with ClickHouse: a DAG of its own looks at a sample of the windows."""
+
+    schedule: Annotated[str, AfterValidator(_check_verify_schedule)] = Field(
+        "41 4 * * 0", description="cron, UTC; `off`: this table has no verify DAG"
+    )
+    sample: Annotated[
+        str | int,
+        BeforeValidator(_check_sample),
+        WithJsonSchema({"anyOf": [{"type": "string", "pattern": SAMPLE_PATTERN}, {"type": "integer", "minimum": 1}]}),
+    ] = Field(
+        "25%",
+        description="how much one verification compares: a share of the windows that have not expired, a number of "
+        "windows, or `full`; those that waited longest come first, the newest is always among them",
+    )
+    pool: str = Field(
+        "offload_verify", pattern=r"^[A-Za-z0-9_.-]{1,250}$", description="Airflow pool of the verifications"
+    )
+
+    @property
+    def enabled(self) -> bool:
+        return self.schedule != "off"
+
+
 class Connections(_Part):
     """Airflow connection ids."""
 
@@ -301,6 +339,7 @@ class TableSpec(_Part):
     connections: Connections = Field(Connections(), description="Airflow connection ids")
     alerts: Alerts = Field(Alerts(), description="limits of this table's alerts")
     maintenance: Maintenance = Field(Maintenance(), description="care for the Iceberg table")
+    verify: Verify = Field(Verify(), description="a habit of comparing")
     owner: str = Field("data-platform", min_length=1, max_length=100, description="who is asked about this table")
     tags: tuple[Annotated[str, Field(min_length=1, max_length=100)], ...] = Field((), description="tags of the DAG")
     doc: str = Field("", description="Markdown; shown as the DAG's documentation")
@@ -360,3 +399,7 @@ class TableSpec(_Part):
     @property
     def maintenance_dag_id(self) -> str:
         return f"maintain__{self.database}__{self.table_name}"
+
+    @property
+    def verify_dag_id(self) -> str:
+        return f"verify__{self.database}__{self.table_name}"

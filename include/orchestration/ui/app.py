@@ -161,7 +161,8 @@ def _facts(line: Timeline) -> dict[str, Any]:
     cells = []
     for c in line.cells:
         number = known.setdefault(c.plan_id, len(known)) if c.plan_id else None
-        cells.append([c.rows, c.was, c.source_rows, number, c.recorded_us and c.recorded_us // 1000, c.why])
+        at = [us and us // 1000 for us in (c.recorded_us, c.verified_us)]
+        cells.append([c.rows, c.was, c.source_rows, number, at[0], c.why, at[1]])
     shown = []
     for id in known:
         made = line.made.get(id)

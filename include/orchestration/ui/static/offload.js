@@ -175,7 +175,7 @@
   };
   let facts = null;
   const lines = (cell) => {
-    const [rows, was, source, plan, recorded, why] = facts.cells[cell.dataset.i];
+    const [rows, was, source, plan, recorded, why, verified] = facts.cells[cell.dataset.i];
     const start = facts.start + cell.dataset.i * facts.width;
     const fate = [...cell.classList].find((c) => c in WORDS);
     const out = [`${stamp(start).slice(0, 16)} – ${stamp(start + facts.width).slice(11, 16)} UTC`, WORDS[fate]];
@@ -188,6 +188,7 @@
       if (p.snapshot) out.push(`snapshot ${p.snapshot}`);
     }
     if (recorded) out.push(`recorded ${stamp(recorded)} UTC`);
+    if (verified) out.push(`last verified ${stamp(verified)} UTC`);
     return out;
   };
   let tip = null;
