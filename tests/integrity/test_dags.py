@@ -164,7 +164,7 @@ def test_every_broken_spec_is_listed_at_once(tmp_path: Path) -> None:
     for table in ("ohlcv_1m", "silver_trades"):
         (dags / "tables" / "k2" / f"{table}.yaml").write_text(BROKEN)
     bag = parse(dags)
-    assert len(bag.dags) == 16
+    assert len(bag.dags) == 24
     (error,) = bag.import_errors.values()
     assert "ohlcv_1m.yaml" in error
     assert "silver_trades.yaml" in error
