@@ -22,3 +22,11 @@ def test_a_verification_after_an_offload_is_green(airflow: Driver, make_table: M
     assert airflow.green(run) == {"verify": "success"}
     assert airflow.xcom(run, "verify", "return_value")["rows"] > 0
     table.whole()
+
+    # `deletes: keep`: no run mends this, and trying again helps nobody
+    table.command(f"ALTER TABLE {table.identity} DELETE WHERE seq % 90 = 0 SETTINGS mutations_sync = 2")
+    red = airflow.ask(habit)
+    assert airflow.finished(red) == {"verify": "failed"}
+    assert airflow.tasks(red)["verify"][1] == 1
+    assert "OFL-409" in airflow.log(red, "verify")
+    table.spec_file.unlink()
