@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -67,7 +67,7 @@ class Fault:
 class Result:
     """What one exercise showed; times in seconds. `commands`: how many ran; `steps`: how many of the page these are.
 
-    diagnosed: what each command of the diagnosis printed while the fault was there.
+    diagnosed: what each command of its diagnosis, and of those that it may be taken for, printed meanwhile.
     """
 
     scenario: str
@@ -94,10 +94,12 @@ def exercise(
     one_more_run: OneMoreRun = lambda _, __: None,
     leads_to: Callable[[str], str] = of_alert,
     failed_otherwise: FailedOtherwise = lambda _: [],
+    others: Sequence[Scenario] = (),
 ) -> Result:
     """All eight steps. `prove_data`: both verifiers; raises when a row is lost or doubled.
 
-    leads_to: the `file#heading` that an alert's address has to end with.
+    leads_to: the `file#heading` that an alert's address has to end with. others: scenarios that a reader could take it
+    for; while the fault is there, none of their diagnoses may match.
 
     Raises NotAsWrittenError, watch.LateError or UnprovenError; the fault is then undone as far as `Fault.undo` can.
     """
@@ -122,6 +124,7 @@ def exercise(
         last = _until_matches(scenario, "diagnose", limits.diagnose_s, result, lambda: _silent(scenario))
         result.diagnosed = {one.step.command: one.output for one in last}
         result.to_diagnose_s = time.monotonic() - began
+        _no_other_matches(scenario, others, result)
         _stays(scenario, fault, limits, lambda: one_more_run(caused, fired))
         began, mending = time.monotonic(), datetime.now(UTC)
         for step in scenario.steps("resolve"):
@@ -135,8 +138,8 @@ def exercise(
         )
         _silent_at_the_end(scenario, limits)
         if _pauses(scenario) and REFUSED & set(scenario.silent):
-            others = failed_otherwise(mending)
-            insist(not others, f"{scenario.name}: failed while its page repaired: {'; '.join(others)}")
+            failed = failed_otherwise(mending)
+            insist(not failed, f"{scenario.name}: failed while its page repaired: {'; '.join(failed)}")
         insist(not fault.proof(), f"{scenario.name}: the page is through, and the fault is still there")
         # before anything else is repaired: this is the page's work alone
         prove_data()
@@ -205,6 +208,19 @@ def _stays(scenario: Scenario, fault: Fault, limits: Limits, one_more: Callable[
         insist(not late, f"{scenario.name}: no run ended within {limits.run_s:.0f} s that could have healed it")
         time.sleep(watch.EVERY_S)
     insist(fault.proof(), f"{scenario.name}: the fault went away without its resolution")
+
+
+def _no_other_matches(scenario: Scenario, others: Sequence[Scenario], result: Result) -> None:
+    """What was asked already is not asked again: the fault is the same."""
+    for other in others:
+        for step in other.steps("diagnose"):
+            if step.command not in result.diagnosed:
+                result.diagnosed[step.command] = shell.run(step).output
+                result.commands += 1
+            if not step.matches(result.diagnosed[step.command]):
+                break
+        else:
+            raise NotAsWrittenError(f"{scenario.name}: the diagnosis of {other.name} ({other.page}) matches as well")
 
 
 def _as_written(scenario: Scenario, step: Step, result: Result) -> None:

@@ -252,6 +252,16 @@ def test_the_alert_of_another_server_is_not_the_scenario_s(scene: Scene) -> None
         scene.play(scenario, limits=SHORT)
 
 
+def test_a_diagnosis_that_fits_another_scenario_too_is_red(scene: Scene) -> None:
+    told = scene.write()
+    assert exercise(
+        told["stopped"], scene.stopped(), lambda: None, LIMITS, leads_to=VICTIM_S.format, others=[told["hung"]]
+    ).steps
+    both = scene.write((" status\nhung", " status\n...ed"))["hung"]
+    with pytest.raises(NotAsWrittenError, match=r"the diagnosis of hung \(iceberg-victim.md\) matches as well"):
+        exercise(told["stopped"], scene.stopped(), lambda: None, LIMITS, leads_to=VICTIM_S.format, others=[both])
+
+
 def test_an_alert_of_past_runs_is_watched_until_one_more_run_has_ended(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -101,7 +101,18 @@ def played(stage: Stage, scenario: Scenario) -> Result:
         stage.prove_data,
         one_more_run=stage.one_more_run,
         failed_otherwise=stage.failed_otherwise,
+        others=rivals(scenario),
     )
+
+
+def rivals(scenario: Scenario) -> list[Scenario]:
+    """Those to which the same alert, or the same first question of the tree, leads."""
+    return [
+        one
+        for page in pages()
+        for one in page.scenarios
+        if one.name != scenario.name and (one.alert == scenario.alert or one.tree[:1] == scenario.tree[:1])
+    ]
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
