@@ -12,7 +12,7 @@ import pytest
 
 from bench import page, report
 from bench.goals import goals
-from bench.meter import ContenderFailedError, descendants, measure
+from bench.meter import ContenderFailedError, Finished, descendants, measure
 from bench.results import Missing, Results, Run, Series, Spread, growth, ratio, speed_up
 from bench.world import free_base, summable
 from local import ports
@@ -145,7 +145,7 @@ def test_the_plots_were_drawn_from_the_recorded_figures() -> None:
             assert digest in (report.IMAGES / f"{name}{suffix}").read_bytes(), f"{name}{suffix}: make bench draws it"
 
 
-def measured(program: str, timeout_s: float = 30.0) -> object:
+def measured(program: str, timeout_s: float = 30.0) -> Finished:
     argv = [sys.executable, "-c", program]
     return measure(argv, os.environ, server_pid=os.getpid(), timeout_s=timeout_s)
 
@@ -160,6 +160,32 @@ def test_cpu_of_an_orphan_is_counted() -> None:
         timeout_s=30.0,
     )
     assert finished.usage.cpu_s >= 0.5
+
+
+def test_cpu_of_a_child_that_its_parent_ignores_is_counted_once() -> None:
+    # as PySpark's daemon does with its workers
+    program = (
+        "import os, signal, time; signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+        "if os.fork() == 0:\n"
+        "    while time.process_time() < 1.0: pass\n"
+        "    os._exit(0)\n"
+        "try: os.wait()\n"
+        "except ChildProcessError: pass\n"
+    )
+    finished = measured(program)
+    assert 0.8 <= finished.usage.cpu_s <= 1.6
+
+
+def test_cpu_of_an_ignored_child_that_outlives_its_parent_is_counted_once() -> None:
+    program = (
+        "import os, signal, time; signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+        "if os.fork() == 0:\n"
+        "    while time.process_time() < 1.0: pass\n"
+        "    os._exit(0)\n"
+        "time.sleep(0.5)\n"
+    )
+    finished = measured(program)
+    assert 1.0 <= finished.usage.cpu_s <= 1.6
 
 
 def test_memory_of_a_process_is_seen() -> None:
