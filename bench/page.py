@@ -27,7 +27,8 @@ starts, and imports done. Only Sling's is its whole process: its own words give 
 - **Whole process**: from the start of the program to its end. Ours includes `check_extent`, which counts and hashes \
 every row in ClickHouse, and `update_watermark`.
 - **Client CPU**: user and system seconds of the whole process tree; its root adopts and awaits each orphan; children \
-that their parent ignores, as Spark's Python workers are, are looked at ten times a second. **ClickHouse CPU**: the difference of its process's own account over the same time.
+that their parent ignores, as Spark's Python workers are, are looked at ten times a second. \
+**ClickHouse CPU**: the difference of its process's own account over the same time.
 - **Peak memory**: resident memory summed over the tree, sampled ten times a second; pages shared by processes count \
 in each. The largest process is the kernel's own high-water mark. What ClickHouse's own `INSERT` holds is in ClickHouse.
 - **Verified**: PyIceberg reads each table back: the types of the columns, the count, the sum of every number and \

@@ -27,7 +27,8 @@ from include.offload.maintenance.procedures import target  # noqa: E402
 from include.offload.maintenance.running import PATIENCE_S, maintain  # noqa: E402
 from include.offload.settings import load  # noqa: E402
 from include.offload.steps import open_context  # noqa: E402
-from spark_jobs.offload import refuse, say  # noqa: E402
+from spark_jobs.offload import refuse  # noqa: E402
+from spark_jobs.progress import say  # noqa: E402
 
 
 class SparkLake:

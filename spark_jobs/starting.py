@@ -7,21 +7,28 @@ from __future__ import annotations
 
 import tempfile
 import zipfile
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from pyspark import SparkConf, SparkContext
 
 from include.offload.crashpoint import reached
+from spark_jobs.lanes import files_of, lanes_of, ship_lane
+from spark_jobs.progress import Progress
+
+if TYPE_CHECKING:
+    from include.offload.lake.shipping import SliceTask
+    from include.offload.model import ShippedFile
 
 ROOT = Path(__file__).resolve().parents[1]
 DAEMON = "spark_jobs.worker_daemon"
 
 
 class SparkStart:
-    """A SparkContext on its way. Leaving the block stops it."""
+    """A SparkContext on its way, to ship slices in its executors. Leaving the block stops it."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -61,6 +68,24 @@ class SparkStart:
         self._workers.result()
         reached("spark-started")
 
+    @property
+    def application_id(self) -> str | None:
+        """How the history server names this job."""
+        name: str = self.context().applicationId
+        return name
+
+    def run(self, tasks: Sequence[SliceTask]) -> Iterable[ShippedFile]:
+        """Ship every lane of slices as one Spark task; yields the files, then raises the first refusal."""
+        if not tasks:
+            return
+        spark = self.context()
+        done, rows, size = spark.accumulator(0), spark.accumulator(0), spark.accumulator(0)
+        lanes = lanes_of(tasks)
+        with Progress(tasks, done, rows, size):
+            shipped = spark.parallelize(lanes, len(lanes)).flatMap(lambda lane: ship_lane(lane, done, rows, size))
+            results = shipped.collect()
+        yield from files_of(results)
+
     def __enter__(self) -> Self:
         return self
 
@@ -73,9 +98,9 @@ class SparkStart:
 
 
 def bundle_code(directory: Path) -> Path:
-    """The domain as a zip file."""
+    """The domain and the jobs as a zip file."""
     target = directory / "offload_code.zip"
     with zipfile.ZipFile(target, "w") as archive:
-        for path in sorted((ROOT / "include").rglob("*.py")):
+        for path in sorted(p for room in ("include", "spark_jobs") for p in (ROOT / room).rglob("*.py")):
             archive.write(path, path.relative_to(ROOT))
     return target

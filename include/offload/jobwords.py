@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 
 from include.offload.errors import JOB_FAILED, REGISTRY, OffloadError
 
 PROGRESS = "OFFLOAD_PROGRESS "
 RESULT = "OFFLOAD_RESULT "
 ERROR = "OFFLOAD_ERROR "
+
+
+class Place(StrEnum):
+    """Who ships a plan's slices: the `--place` of the job."""
+
+    DRIVER = "driver"
+    EXECUTORS = "executors"
 
 
 def error_document(error: OffloadError) -> dict[str, object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+from include.offload.jobwords import Place
 from include.offload.model import Action, Cell, PartitionValue, PlannedWindow, Slice
 from include.offload.windows import Grid, Span, merge
 
@@ -20,6 +21,12 @@ def rows_per_slice(total_rows: int, *, max_rows: int, max_bytes: int, bytes_per_
     share = -(-total_rows // max(1, concurrency))
     by_bytes = int(max_bytes / bytes_per_row) if bytes_per_row > 0 else max_rows
     return max(1, min(max_rows, by_bytes, max(share, MIN_ROWS)))
+
+
+def place(rows: int, driver_rows: int) -> Place:
+    """Who ships a plan of so many rows: starting Spark's executors takes longer than to ship few. driver_rows: the
+    most that the driver ships itself, `plan.driver_rows` of the spec."""
+    return Place.DRIVER if rows <= driver_rows else Place.EXECUTORS
 
 
 def lanes(rows: Sequence[int], concurrency: int) -> list[int]:

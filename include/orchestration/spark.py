@@ -22,7 +22,7 @@ from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 
 from include.offload.errors import JOB_FAILED, PLAN_UNKNOWN, OffloadError
-from include.offload.jobwords import ERROR, PROGRESS, RESULT, refusal
+from include.offload.jobwords import ERROR, PROGRESS, RESULT, Place, refusal
 from include.offload.settings import home
 from include.offload.spec.model import TableSpec
 from include.offload.windows import Grid, from_us
@@ -164,7 +164,7 @@ class JobOperator(SparkSubmitOperator):
 
 
 class OffloadOperator(JobOperator):
-    """Ships the frozen plan of this run: `spark-submit spark_jobs/offload.py --plan <id>`.
+    """Ships the frozen plan of this run: `spark-submit spark_jobs/offload.py --plan <id> --place <place>`.
 
     Skipped when the plan does not touch the lake. Raises AirflowFailException for refusals that do not heal
     by trying again, AirflowException (retried) for the others.
@@ -177,7 +177,10 @@ class OffloadOperator(JobOperator):
         super().__init__(
             spec=spec,
             application=APPLICATION,
-            arguments=["--plan", f"{{{{ {pulled}.get('plan_id', '') }}}}"],
+            arguments=[
+                *("--plan", f"{{{{ {pulled}.get('plan_id', '') }}}}"),
+                *("--place", f"{{{{ {pulled}.get('place', '{Place.EXECUTORS}') }}}}"),
+            ],
             name=f"offload {spec.identity}",
             **kwargs,
         )

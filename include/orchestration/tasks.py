@@ -14,6 +14,7 @@ from uuid import UUID
 from airflow.sdk import Asset, TriggerRule, get_current_context, task
 
 from include.offload.errors import PLAN_UNKNOWN, OffloadError
+from include.offload.slicing import place
 from include.offload.spec.model import TableSpec
 from include.offload.windows import Grid
 from include.orchestration.assets import alias_of, announce, instant
@@ -39,9 +40,10 @@ QUERIES_A_CHECK = 2
 log = logging.getLogger(__name__)
 
 
-def _xcom(plan: Plan, rest: dict[str, Any] | None) -> dict[str, Any]:
+def _xcom(plan: Plan, driver_rows: int, rest: dict[str, Any] | None) -> dict[str, Any]:
     """What the next tasks and a reader of the XCom page need: the plan itself is in the ledger.
 
+    driver_rows: the spec's.
     rest: the params of the run that goes on after this one; None: this one ships all that is settled.
     """
     grid, numbers = Grid(plan.width_us), [w.window for w in plan.windows]
@@ -52,6 +54,7 @@ def _xcom(plan: Plan, rest: dict[str, Any] | None) -> dict[str, Any]:
         "rows": plan.rows,
         "windows": len(plan.windows),
         "slices": len(plan.slices),
+        "place": place(plan.rows, driver_rows),
         "from": instant(grid.span(min(numbers)).lo if numbers else None),
         "to": instant(grid.span(max(numbers)).hi if numbers else None),
         "watermark_after": instant(plan.watermark_after),
@@ -101,7 +104,7 @@ def check_extent(spec: TableSpec) -> XComArg:
         _describe(plan)
         for note in result.notes:
             log.info("note: %s", note)
-        context["ti"].xcom_push(key=PLAN_KEY, value=_xcom(plan, rest_of(result.cut_us, asked)))
+        context["ti"].xcom_push(key=PLAN_KEY, value=_xcom(plan, spec.plan.driver_rows, rest_of(result.cut_us, asked)))
         log.info("check_extent %s: done in %.1f s", spec.identity, time.monotonic() - started)
         return bool(plan.touches_lake)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from include.offload.crashpoint import POINTS
+from include.offload.jobwords import Place
 from tests.support.domain import DDL, Domain, DomainTable, MakeDomainTable, said, spark_submit
 from tests.support.one_step import kill, one_step, start_step
 from tests.support.wire import CatalogProxy, Held
@@ -70,6 +71,18 @@ def in_spark(scene: Scene, point: str) -> uuid.UUID:
     return plan
 
 
+def in_sparks_driver(scene: Scene, point: str) -> uuid.UUID:
+    """The driver ships the slices itself: it dies, and with it the job."""
+    plan = planned(scene)
+    (scene.crashes / point).touch()
+    done = spark_submit(scene.t.domain, plan, scene.crashes, place=Place.DRIVER)
+    assert done.returncode != 0
+    assert "OFFLOAD_RESULT" not in done.stdout
+    assert "OFFLOAD_ERROR" not in done.stdout
+    scene.fired()
+    return plan
+
+
 def in_ship(scene: Scene, point: str) -> uuid.UUID:
     plan = planned(scene)
     scene.step_dies(point, "ship", str(plan))
@@ -112,6 +125,7 @@ DEATHS = {
     "plan frozen": Death("plan-frozen", in_check),
     "Spark started": Death("spark-started", in_spark),
     "mid-stream": Death("mid-stream", in_ship),
+    "mid-stream in Spark's driver": Death("mid-stream", in_sparks_driver),
     "file uploaded": Death("file-uploaded", in_ship),
     "audited": Death("audited", in_ship),
     "commit staged": Death("before-commit", in_ship),

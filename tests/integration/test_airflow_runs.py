@@ -30,6 +30,7 @@ def test_the_schedule_runs_three_green_tasks(airflow: Driver, make_table: MakeTa
     assert event.asset == f"lake.{table.identity}"
     assert event.run_id == run.run_id
     lake = table.lake()
+    assert airflow.xcom(run, "offload", "return_value")["application_id"] is None, "few rows need no Spark application"
     assert event.extra["rows"] == 900
     assert event.extra["plan"] == airflow.plan(run)["plan_id"]
     assert event.extra["snapshot_id"] == str(lake.snapshots[-1])

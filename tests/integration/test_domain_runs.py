@@ -15,6 +15,7 @@ from pyiceberg.table.snapshots import Operation
 
 from include.offload.audit import count_cells
 from include.offload.errors import RANGE_REFUSED, OffloadError
+from include.offload.jobwords import Place
 from include.offload.model import Action
 from include.offload.planning import Leave
 from include.offload.settings import ROOT
@@ -318,14 +319,16 @@ def test_a_replace_without_rows_does_not_wait_for_spark(table: MakeDomainTable) 
 # ---- the same with the real Spark job --------------------------------------------------------------------------------
 
 
-def test_the_real_spark_job_ships_the_same(table: MakeDomainTable, domain: Domain) -> None:
+@pytest.mark.parametrize("place", Place)
+def test_the_real_spark_job_ships_the_same(table: MakeDomainTable, domain: Domain, place: Place) -> None:
     t = table().fill(0, 1, 2)
     check = t.check()
-    first = spark_submit(domain, check.plan.plan_id)
+    first = spark_submit(domain, check.plan.plan_id, place=place)
     (result,) = said(first, "RESULT")
     assert (result["status"], result["rows"], result["windows"], result["pending"]) == ("committed", 30, 3, 0)
     assert said(first, "PROGRESS")[-1]["rows"] == 30
-    (again,) = said(spark_submit(domain, check.plan.plan_id), "RESULT")
+    assert (result["application_id"] is None) == (place is Place.DRIVER)
+    (again,) = said(spark_submit(domain, check.plan.plan_id, place=place), "RESULT")
     assert again["status"] == "already-committed"
     assert len(t.snapshots()) == 1
     t.watermark(check.plan.plan_id)

@@ -28,6 +28,7 @@ from pyiceberg.table import Table as IcebergTable
 from pyiceberg.table.snapshots import Operation, Snapshot
 
 from include.offload.context import Context, open_context
+from include.offload.jobwords import Place
 from include.offload.lake import shipping
 from include.offload.lake.shipping import SliceTask
 from include.offload.model import Outcome, ShippedFile
@@ -388,7 +389,11 @@ def afterwards(happens: Callable[[], object]) -> RunTasks:
 
 
 def spark_submit(
-    domain: Domain, plan_id: uuid.UUID, crash_dir: Path | None = None, largest_file: int | None = None
+    domain: Domain,
+    plan_id: uuid.UUID,
+    crash_dir: Path | None = None,
+    largest_file: int | None = None,
+    place: Place = Place.EXECUTORS,
 ) -> subprocess.CompletedProcess[str]:
     """The real job, the way an operator runs it by hand. largest_file: in bytes, for all its processes."""
     from local.spark import spark_env, spark_submit_command
@@ -398,7 +403,10 @@ def spark_submit(
     if crash_dir is not None:
         env["OFFLOAD_CRASH_DIR"] = str(crash_dir)
     return subprocess.run(
-        [*spark_submit_command(), str(ROOT / "spark_jobs" / "offload.py"), "--plan", str(plan_id)],
+        [
+            *(*spark_submit_command(), str(ROOT / "spark_jobs" / "offload.py")),
+            *("--plan", str(plan_id), "--place", place),
+        ],
         env=env,
         cwd=domain.servers.home,
         capture_output=True,

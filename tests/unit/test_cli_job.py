@@ -10,6 +10,7 @@ import pytest
 
 from include.offload.cli import job
 from include.offload.errors import JOB_FAILED, OffloadError
+from include.offload.jobwords import Place
 
 PROGRESS = 'OFFLOAD_PROGRESS {"slices_done": 1, "slices": 2, "rows": 5, "rows_planned": 9, "bytes": 77, "seconds": 0.5}'
 
@@ -83,9 +84,9 @@ def test_no_secret_is_on_the_command_line(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setenv("OFFLOAD_SPARK_MASTER", "local[2]")
     plan = uuid.uuid4()
-    argv = job.command(plan)
+    argv = job.command(plan, Place.DRIVER)
     assert argv[:3] == ["spark-submit", "--master", "local[2]"]
-    assert argv[-2:] == ["--plan", str(plan)]
+    assert argv[-4:] == ["--plan", str(plan), "--place", "driver"]
     assert not any("password" in a.lower() or "://" in a for a in argv)
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from uuid import UUID
 
 from include.offload.errors import JOB_FAILED, SETTING_MISSING, OffloadError
-from include.offload.jobwords import ERROR, PROGRESS, RESULT, refusal
+from include.offload.jobwords import ERROR, PROGRESS, RESULT, Place, refusal
 from include.offload.settings import ROOT, home
 
 LOG_LINES = 25
@@ -41,15 +41,16 @@ class Progress:
     seconds: float
 
 
-def command(plan_id: UUID) -> list[str]:
-    """The spark-submit call of a plan. No secret is in it: the job reads its settings itself.
+def command(plan_id: UUID, place: Place) -> list[str]:
+    """The spark-submit call of a plan, whose slices `place` ships. It holds no secret: the job reads its settings.
 
     `OFFLOAD_SPARK_MASTER` names the master; without it Spark's own configuration decides.
     """
     master = os.environ.get("OFFLOAD_SPARK_MASTER")
     where = ["--master", master] if master else []
     job = ROOT / "spark_jobs" / "offload.py"
-    return ["spark-submit", *where, "--name", f"offload-{plan_id}", str(job), "--plan", str(plan_id)]
+    what = ["--plan", str(plan_id), "--place", place]
+    return ["spark-submit", *where, "--name", f"offload-{plan_id}", str(job), *what]
 
 
 def environment() -> dict[str, str]:

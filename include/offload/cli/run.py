@@ -19,10 +19,12 @@ from include.offload.cli.common import FromOption, TableArgument, ToOption, load
 from include.offload.cli.console import Json, err, flags, grid, instant, note, number, out, show, size, span_of_time
 from include.offload.errors import OffloadError
 from include.offload.model import Plan
+from include.offload.slicing import place
 from include.offload.windows import Grid, Span
 
 if TYPE_CHECKING:
     from include.offload.context import Context
+    from include.offload.jobwords import Place
     from include.offload.spec.model import TableSpec
     from include.offload.steps import CheckResult, RunRequest
 
@@ -154,7 +156,8 @@ def execute(
     note(f"plan {made.plan_id}: {number(made.rows)} rows, {len(made.windows)} windows, {len(made.slices)} slices")
     if made.touches_lake:
         with _reported(ctx, table, "offload"):
-            outcome = _ship(made) if watch is None else _submit(made, lambda p: watch(made, p))
+            who = place(made.rows, spec.plan.driver_rows)
+            outcome = _ship(made, who) if watch is None else _submit(made, who, lambda p: watch(made, p))
     with _step(ctx, table, "update_watermark", shown=watch is None):
         moved = steps.update_watermark(ctx, spec, made.plan_id)
     seconds, job_seconds = time.monotonic() - started, float(outcome.get("seconds") or 0)
@@ -196,15 +199,15 @@ def _step(ctx: Context, table: str, step: str, *, shown: bool) -> Iterator[None]
         yield
 
 
-def _submit(made: Plan, moved: Callable[[job.Progress], None]) -> dict[str, Any]:
+def _submit(made: Plan, who: Place, moved: Callable[[job.Progress], None]) -> dict[str, Any]:
     """The Spark job of a plan."""
-    argv = job.command(made.plan_id)
+    argv = job.command(made.plan_id, who)
     if flags.debug:
         note(" ".join(argv))
     return job.run_job(argv, job.environment(), made.table, moved)
 
 
-def _ship(made: Plan) -> dict[str, Any]:
+def _ship(made: Plan, who: Place) -> dict[str, Any]:
     """The Spark job of a plan, behind a progress bar."""
     columns = (
         SpinnerColumn(),
@@ -227,7 +230,7 @@ def _ship(made: Plan) -> dict[str, Any]:
             )
             bar.update(task, completed=min(p.rows, p.rows_planned), rows=rows, rate=f"{number(int(rate))} rows/s{left}")
 
-        return _submit(made, moved)
+        return _submit(made, who, moved)
 
 
 def print_report(report: RunReport) -> None:

@@ -181,6 +181,12 @@ class PlanLimits(_Part):
     bytes: Size = Field(
         64 * 2**30, ge=2**20, description="most bytes of a run, uncompressed, estimated from the source's parts"
     )
+    driver_rows: Count = Field(
+        250_000,
+        ge=0,
+        le=100_000_000,
+        description="most rows that Spark's driver ships itself, without the start of executors; 0: executors always",
+    )
 
 
 class Alerts(_Part):
