@@ -26,13 +26,10 @@ from rich.console import Console
 from rich.progress import track
 
 from bench.world import DATABASE, World
-from include.offload.lake import shipping
 from include.offload.lake.rewriting import data_file
-from include.offload.lake.shipping import SliceTask
-from include.offload.model import ShippedFile
 from include.offload.spec.load import load_spec
 from include.offload.spec.model import TableSpec
-from include.offload.steps import RunRequest, check_extent, ship, update_watermark
+from include.offload.steps import RunRequest, check_extent, update_watermark
 from local import k2
 from local.paths import ROOT
 
@@ -228,18 +225,13 @@ def _entry(table: Any, number: int) -> DataFile:
 # -- the runs ----------------------------------------------------------------------------------------------------------
 
 
-def _inline(tasks: Sequence[SliceTask]) -> Iterator[ShippedFile]:
-    for task in tasks:
-        yield shipping.ship(task)
-
-
 def _run(world: World, spec: TableSpec, run_id: str) -> dict[str, float]:
     """The three steps of one run; the seconds of each."""
     began = time.perf_counter()
     plan = check_extent(world.context, spec, RunRequest(run_id)).plan
     checked = time.perf_counter()
     if plan.touches_lake:
-        ship(world.context, plan.plan_id, _inline)
+        world.ship(plan.plan_id)
     shipped = time.perf_counter()
     update_watermark(world.context, spec, plan.plan_id)
     return dict(zip(STEPS, (checked - began, shipped - checked, time.perf_counter() - shipped), strict=True))

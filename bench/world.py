@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
+from uuid import UUID
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,14 +25,16 @@ from ruamel.yaml import YAML
 
 from bench.tables import SPECS, BenchTable
 from include.offload.context import Context, open_context
+from include.offload.lake import shipping
 from include.offload.lake.catalog import create_table
 from include.offload.ledger.migrate import upgrade
-from include.offload.model import Projection
+from include.offload.model import Outcome, Projection
 from include.offload.settings import load
 from include.offload.source.describe import describe
 from include.offload.source.projection import project
 from include.offload.spec.load import load_spec
 from include.offload.spec.model import TableSpec
+from include.offload.steps import ship
 from local import k2, ports
 from local.paths import Home
 from local.secrets import read
@@ -169,6 +172,10 @@ class World:
     def target(self, target: str) -> Table:
         """The Iceberg table, freshly loaded."""
         return self.catalog.load_table((DATABASE, target))
+
+    def ship(self, plan_id: UUID) -> Outcome:
+        """A plan, in this process and without Spark."""
+        return ship(self.context, plan_id, lambda tasks: map(shipping.ship, tasks))
 
     # -- the checks ------------------------------------------------------------------------------------------------
 

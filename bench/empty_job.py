@@ -1,0 +1,1 @@
+"""A Python job that does nothing: what spark-submit costs by itself."""
