@@ -38,10 +38,13 @@ from local import k2, spark
 from local.paths import ROOT
 
 OUT = ROOT / "bench" / "small.json"
+CYCLE = ROOT / "bench" / "cycle.json"
 PAGE = ROOT / "docs" / "small-runs.md"
 ROUNDS = 5
 ROWS = 10_000
 WINDOW_S, SETTLE_S = 30, 1
+NEVER = "0 0 29 2 *"
+"""No interval since the DAGs' start date of 2024-01-01 has ended."""
 TIMEOUT_S = 180.0
 WALL_S, CPU_S, SHARE = 3.0, 3.5, 0.5
 """The goals: seconds and CPU seconds from spark-submit to its end, and their share of the plain submit's."""
@@ -88,10 +91,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.small", description=__doc__)
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="how often each way runs (%(default)s)")
     parser.add_argument("--out", type=Path, default=OUT, help="where the figures go (%(default)s)")
-    parser.add_argument("--page", action="store_true", help=f"write {PAGE.name} from --out and measure nothing")
+    parser.add_argument("--page", action="store_true", help=f"write {PAGE.name} and measure nothing")
     options = parser.parse_args(argv)
     if options.page:
-        PAGE.write_text(page(json.loads(options.out.read_text())))
+        write_page()
         return 0
     with tempfile.TemporaryDirectory(prefix="offload-small-") as folder:
         world = World(Path(folder))
@@ -114,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for goal, limit, value in goals(document):
         console.print(f"{'met' if value <= limit else 'missed'}: {goal}: {value:.2f} (goal ≤ {limit:g})")
     if options.out.resolve() == OUT:
-        PAGE.write_text(page(document))
+        write_page()
     for line in wrong:
         console.print(f"[red]wrong[/]: {line}", markup=True)
     return 1 if wrong else 0
@@ -127,12 +130,8 @@ def _measured(world: World, rounds: int) -> tuple[list[Figures], list[str]]:
     k2.create(world.db)
     world.db.command(f"CREATE DATABASE IF NOT EXISTS {DATABASE}")
     spark.write_conf(world.home)
-    specs = {(way.name, n): _behind(world, way, n) for way in WAYS if way.place for n in range(rounds)}
-    now = time.time_ns() // 1_000
-    for spec in specs.values():
-        _insert(world, spec, ROWS, now - WINDOW_S * 1_000_000, now)
-    # the rows' windows end, and settle
-    time.sleep(WINDOW_S + SETTLE_S + 1)
+    specs = {(w.name, n): behind(world, f"small_{w.name}_{n}") for w in WAYS if w.place for n in range(rounds)}
+    insert_settled(world, list(specs.values()))
     seen: dict[str, list[tuple[Usage, float]]] = {way.name: [] for way in WAYS}
     for number in track(range(rounds), "rounds", console=console):
         for way in WAYS:
@@ -177,13 +176,12 @@ def _environment(way: Way) -> Mapping[str, str]:
     return env
 
 
-def _behind(world: World, way: Way, number: int) -> TableSpec:
+def behind(world: World, name: str) -> TableSpec:
     """A table of which a first run has shipped what was there an hour ago."""
-    name = f"small_{way.name}_{number}"
     world.db.command(f"CREATE TABLE {DATABASE}.{name} AS {k2.DATABASE}.{k2.EXCHANGES[0].table}")
     yaml = YAML()
     document: Any = yaml.load((SPECS / "bronze_trades_binance.yaml").read_text())
-    document |= {"window": f"{WINDOW_S}s", "settle": f"{SETTLE_S}s", "horizon": "2h"}
+    document |= {"schedule": NEVER, "window": f"{WINDOW_S}s", "settle": f"{SETTLE_S}s", "horizon": "2h"}
     folder = world.tables / DATABASE
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{name}.yaml").open("w") as file:
@@ -195,6 +193,15 @@ def _behind(world: World, way: Way, number: int) -> TableSpec:
     world.ship(plan.plan_id)
     update_watermark(world.context, spec, plan.plan_id)
     return spec
+
+
+def insert_settled(world: World, specs: Sequence[TableSpec]) -> None:
+    """New rows in each table, of the last half minute; returns when they have settled."""
+    now = time.time_ns() // 1_000
+    for spec in specs:
+        _insert(world, spec, ROWS, now - WINDOW_S * 1_000_000, now)
+    # the rows' windows end, and settle
+    time.sleep(WINDOW_S + SETTLE_S + 1)
 
 
 def _insert(world: World, spec: TableSpec, rows: int, lo_us: int, hi_us: int) -> None:
@@ -216,13 +223,19 @@ def goals(document: Mapping[str, Any]) -> Iterator[tuple[str, float, float]]:
         yield f"{what}, as a share of the plain spark-submit's", SHARE, Spread.of(ratios).median
 
 
-def page(document: Mapping[str, Any]) -> str:
-    """docs/small-runs.md."""
+def write_page() -> None:
+    """docs/small-runs.md, of what is recorded."""
+    cycle = json.loads(CYCLE.read_text()) if CYCLE.exists() else None
+    PAGE.write_text(page(json.loads(OUT.read_text()), cycle))
+
+
+def page(document: Mapping[str, Any], cycle: Mapping[str, Any] | None) -> str:
+    """The page. cycle: what `bench.cycle` wrote."""
     ways = {raw["name"]: raw for raw in document["ways"]}
     lines = [
         "# Where a small run's time goes",
         "",
-        "<!-- Made by `python -m bench.small` from bench/small.json; do not edit. -->",
+        "<!-- Made by `python -m bench.small` and `bench.cycle` from their figures; do not edit. -->",
         "",
         f"The usual run ships a few thousand rows. Here {document['rows']:,} bronze trades are shipped by the offload"
         " job, from the start of `spark-submit` until it has committed and ended, and beside it `spark-submit` does"
@@ -241,8 +254,39 @@ def page(document: Mapping[str, Any]) -> str:
     lines += ["", "## Goals", "", "| goal | limit | found | |", "| --- | --- | --- | --- |"]
     for goal, limit, value in goals(document):
         lines.append(f"| {goal} | ≤ {limit:g} | {value:.2f} | {'met' if value <= limit else '**missed**'} |")
-    lines += ["", f"Measured {document['made']}, load average at its end {document['load']}.", "", END]
-    return "\n".join(lines)
+    lines += ["", f"Measured {document['made']}, load average at its end {document['load']}.", ""]
+    if cycle is not None:
+        lines += _through_airflow(cycle)
+    return "\n".join([*lines, END])
+
+
+def _through_airflow(document: Mapping[str, Any]) -> Iterator[str]:
+    """What bench/cycle.json says."""
+    from bench.cycle import STEPS
+    from bench.cycle import goals as cycle_goals
+
+    rounds = document["rounds"]
+    alone = [one["alone"] for one in rounds]
+    yield from ("## Through Airflow", "")
+    yield (
+        f"The same {document['rows']:,} rows through a DAG run on a one-machine stack with Airflow, by Airflow's own"
+        f" clock, from `queued_at` to the end of the last task; {len(rounds)} rounds, median (min–max)."
+    )
+    yield from ("", "| a run alone | seconds until it starts | seconds |", "| --- | --- | --- |")
+    for index, step in enumerate(STEPS):
+        waits, tasks = ([one[key][index] for one in alone] for key in ("waits", "tasks"))
+        yield f"| `{step}` | {cell(Spread.of(waits), '{:.1f}')} | {cell(Spread.of(tasks), '{:.1f}')} |"
+    yield f"| whole | | {cell(Spread.of([one['whole'] for one in alone]), '{:.1f}')} |"
+    yield ""
+    yield (
+        f"{document['tables']} such tables at once: {cell(Spread.of([one['cycle_s'] for one in rounds]), '{:.1f}')} s,"
+        f" in which {cell(Spread.of([100 * one['efficiency'] for one in rounds]), '{:.0f}')} % of the time of"
+        f" {rounds[0]['cores']} cores went into the runs, what an idle Airflow takes not counted."
+    )
+    yield from ("", "| goal | limit | found | |", "| --- | --- | --- | --- |")
+    for goal, limit, value, met in cycle_goals(document):
+        yield f"| {goal} | {limit:g} | {value:.2f} | {'met' if met else '**missed**'} |"
+    yield from ("", f"Measured {document['made']}.", "")
 
 
 END = """\
@@ -260,7 +304,7 @@ context starts in a thread while the driver imports and opens the ledger.
 
 What is left is Java's start and Python's imports: PyIceberg, Arrow, psycopg, pydantic.
 
-`python -m bench.small` repeats it.
+`python -m bench.small` and `python -m bench.cycle` repeat it.
 """
 
 
