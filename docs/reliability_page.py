@@ -72,6 +72,10 @@ nothing; `run` exits with 1 | the next run | the same |
 without it | \
 [`test_lagging_replica.py`](../tests/faults/test_lagging_replica.py); a proxy puts in the number that \
 ClickHouse would say |
+| the pinned replica is killed under the job | [OFL-201](errors.md#ofl-201), [OFL-208](errors.md#ofl-208), no file \
+| the next attempt reads another replica; what it holds otherwise than planned waits for the next run | \
+[`test_two_replicas.py`](../tests/faults/test_two_replicas.py); a real SIGKILL of one of two servers with the same \
+rows, without replication between them |
 | a fail-over to a replica that lacks data | its windows are left alone for that run | by itself | \
 [`test_other_replica.py`](../tests/faults/test_other_replica.py); the same server behind a proxy that hides a block |
 | an answer of ClickHouse is lost, what comes says 200 and is empty | [OFL-208](errors.md#ofl-208), nothing planned | \

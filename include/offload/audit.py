@@ -56,6 +56,15 @@ def changed_windows(
     return {n for n in doubtful if not _whole(n, planned.get(n), cells, now, _read(plan, grid.span(n)), keeps=keeps)}
 
 
+def unlike_planned(plan: Plan, files: Sequence[ShippedFile], pending: set[int]) -> set[int]:
+    """The windows that did not come exactly as planned, none of `pending`.
+
+    From another replica than the planned one all of them must wait: whether it lacks rows, or has not deleted or
+    changed them yet, nothing on it tells.
+    """
+    return set(_doubtful(plan, shipped_cells(files), pending))
+
+
 def _doubtful(plan: Plan, cells: Cells, pending: set[int]) -> list[int]:
     """The windows to ask about again: those that did not come as planned, in rows and content."""
     planned = {w.window: (w.rows, w.hash) for w in plan.windows}

@@ -16,7 +16,6 @@ from include.offload.crashpoint import reached
 from include.offload.errors import (
     PLAN_SUPERSEDED,
     RANGE_REFUSED,
-    REPLICA_LAGS,
     OffloadError,
 )
 from include.offload.lake.catalog import find_table, target_of
@@ -30,6 +29,7 @@ from include.offload.lookback import Asked, LookBack, late_note, look_back, surv
 from include.offload.model import Evolution, Extent, Plan, Projection, SourceTable, Target
 from include.offload.planning import Bound, Decision, Left, Rules, bound_of, decide, describe_bounds, describe_left
 from include.offload.remembering import before_this, lost_windows, remember, remind, still_unshipped, unshipped_expiry
+from include.offload.replicas import check_lag
 from include.offload.slicing import cut, rows_per_slice
 from include.offload.source.client import Client
 from include.offload.source.describe import describe
@@ -308,7 +308,7 @@ def _target_rows(spec: TableSpec, decision: Decision, back: LookBack) -> int:
 def _glance(client: Client, spec: TableSpec, grid: Grid) -> _Glance:
     confirm_expressions(client, expressions_of(spec), spec.identity)
     source = describe(client, spec.source.database, spec.source.table, spec.identity)
-    delay_s = _check_replica(client, spec)
+    delay_s = check_lag(client, spec)
     expiry = expiry_sql(source, spec)
     query = ExtentQuery(
         database=spec.source.database,
@@ -336,21 +336,6 @@ def _look(glance: _Glance, spec: TableSpec, grid: Grid, table: Table | None) -> 
     planned = None if table is None else evolution(table, changes)
     settled = grid.settled_until(glance.now_us, spec.settle_us)
     return _Look(source, projection, query, planned, settled, glance.now_us, readable, expiry.why)
-
-
-def _check_replica(client: Client, spec: TableSpec) -> int:
-    """How far the pinned replica of a table is behind, seconds; raises OFL-210 for more than settle (rule 11)."""
-    ((delay,),) = client.query(
-        "SELECT max(absolute_delay) FROM system.replicas WHERE database = {db:String} AND table = {table:String}",
-        {"db": spec.source.database, "table": spec.source.table},
-    )
-    if int(delay) * 1_000_000 > spec.settle_us:
-        raise OffloadError(
-            REPLICA_LAGS,
-            f"{client.endpoint.name} is {delay} s behind, settle is {spec.settle_us // 1_000_000} s",
-            table=spec.identity,
-        )
-    return int(delay)
 
 
 def _origin(client: Client, spec: TableSpec, look: _Look, grid: Grid) -> int | None:

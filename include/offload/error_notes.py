@@ -28,7 +28,8 @@ NOTES: dict[str, str] = {
         The name of a table is `db.table`, the path of its file `dags/tables/<db>/<table>.yaml`. Nothing is wrong with
         any spec: the name is mistyped, the file was moved, or `OFFLOAD_TABLES` names another directory.""",
     "OFL-201": """
-        No replica of the connection answers within five seconds. Nothing was planned or committed. While a table's
+        No replica of the connection answers within five seconds. Nothing was planned or committed. A plan keeps to the
+        replica that it was made on; while that one is away, a retry reads another of the same table. While a table's
         rows wait, their time to live runs: look at the oldest pending expiry in `bin/offload status`.""",
     "OFL-202": """
         The password was rotated on one side only, or the user may not read the table: every table needs its line in

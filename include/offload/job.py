@@ -12,7 +12,7 @@ from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 from pyiceberg.typedef import Record
 
-from include.offload.audit import changed_windows, shipped_windows, with_expiries
+from include.offload.audit import changed_windows, shipped_windows, unlike_planned, with_expiries
 from include.offload.context import Context, limits
 from include.offload.crashpoint import reached
 from include.offload.errors import (
@@ -33,6 +33,7 @@ from include.offload.lake.rewriting import Replacement, find_replacement
 from include.offload.lake.shipping import SliceTask, slice_sql, source_name
 from include.offload.lookback import parts_went, ttl_moved
 from include.offload.model import Action, Outcome, Plan, Projection, ShippedFile, Slice, WindowState, earliest
+from include.offload.replicas import standing_in
 from include.offload.slicing import lanes
 from include.offload.source.describe import describe
 from include.offload.source.projection import record_value
@@ -83,15 +84,16 @@ def ship(ctx: Context, plan_id: uuid.UUID, run_tasks: RunTasks, ready: Callable[
     if plan.target.uuid is None:
         # the first plan could not freeze a table that was not there; its files are written for this one (rule 1)
         plan = replace(plan, target=target_of(table))
+    pinned, plan = plan.replica, standing_in(ctx, spec, plan)
     attempt = uuid.uuid4()
     if plan.slices:
         ready()
     started = time.monotonic()
-    files, pending = _read(ctx, spec, plan, table, attempt, run_tasks)
+    files, pending = _read(ctx, spec, plan, table, attempt, run_tasks, pinned)
     outcome = _outcome(plan, files, pending, time.monotonic() - started)
     reached("audited")
     try:
-        outcome = _check_source(ctx, spec, plan, table, outcome)
+        outcome = _check_source(ctx, spec, plan, table, outcome, pinned)
         ctx.ledger.record_attempt(attempt, outcome)
     except BaseException:
         _clean_up(table, files)
@@ -132,8 +134,12 @@ def _read(
     table: Table,
     attempt: uuid.UUID,
     run_tasks: RunTasks,
+    pinned: str,
 ) -> tuple[list[ShippedFile], tuple[int, ...]]:
-    """All slices as files, and the windows that had to be left pending because they changed under the read."""
+    """All slices as files, and the windows that had to be left pending because they changed under the read.
+
+    pinned: the replica that was planned for; what comes from another one must be as planned (rule 11).
+    """
     grid = Grid(plan.width_us)
     todo: list[Slice] = list(plan.slices)
     done: list[ShippedFile] = []
@@ -148,6 +154,8 @@ def _read(
             for file in run_tasks(tasks):
                 done.append(file)
             changed = changed_windows(ctx, spec, plan, done, pending)
+            if plan.replica != pinned:
+                changed |= unlike_planned(plan, done, pending)
             if not changed:
                 return done, tuple(sorted(pending))
             pending |= changed
@@ -245,14 +253,15 @@ def _same_columns(now: Projection, plan: Plan) -> None:
         )
 
 
-def _check_source(ctx: Context, spec: TableSpec, plan: Plan, table: Table, outcome: Outcome) -> Outcome:
+def _check_source(ctx: Context, spec: TableSpec, plan: Plan, table: Table, outcome: Outcome, pinned: str) -> Outcome:
     """The second look, now that everything was read; the outcome with what it says of expiries.
 
     Raises OFL-209 when it is no longer the table that was planned for (rule 2), OFL-212 when it has other columns than
     planned (rule 10), OFL-402 when another run shipped a window to be replaced, OFL-407 when rows of one expire, or
     went since planning (rule 18), whichever run saw it. A row that came with a value in a new column while the old
     columns were read would lose that value: its window would count as shipped. What came since planning may have been
-    shipped too, so its blocks are remembered for the next look.
+    shipped too, so its blocks are remembered for the next look; not those of another replica than `pinned`, of which
+    nothing came that was not planned.
     """
     head = ctx.ledger.head(plan.table)
     if head is None:
@@ -269,7 +278,7 @@ def _check_source(ctx: Context, spec: TableSpec, plan: Plan, table: Table, outco
             )
         _same_columns(project_onto(spec, source, table), plan)
         outcome = with_expiries(client, spec, source, plan, outcome)
-        went = parts_went(ctx, client, spec, head.table_id, now)
+        went = parts_went(ctx, client, spec, head.table_id, now, remember=plan.replica == pinned)
         if not replaced:
             return outcome
         moved = ttl_moved(ctx, client, source, spec, head.table_id)

@@ -147,10 +147,12 @@ def _sure(asked: Asked, known: Look | None) -> bool:
     return not asked.delay_s and (known is None or here in (known.replica or here, known.doubted_by))
 
 
-def parts_went(ctx: Context, client: Client, spec: TableSpec, table_id: int, now_us: int) -> bool:
-    """Whether blocks went since the last look, seen while a job reads; new ones are remembered."""
+def parts_went(
+    ctx: Context, client: Client, spec: TableSpec, table_id: int, now_us: int, *, remember: bool = True
+) -> bool:
+    """Whether blocks went since the last look, seen while a job reads. remember: new ones, as of the look's replica."""
     parts = read_parts(client, spec.source.database, spec.source.table)
-    known = looks.add_blocks(ctx.ledger, table_id, parts.blocks)
+    known = looks.add_blocks(ctx.ledger, table_id, parts.blocks) if remember else looks.load(ctx.ledger, table_id)
     # those that were missing when the plan was made are in no window that it replaces
     return known is not None and not set(lost(known.blocks, parts.blocks, now_us)) <= set(known.missing)
 

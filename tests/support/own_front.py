@@ -21,14 +21,25 @@ USERS = ("offload", "offload_guard", "k2_admin")
 
 @dataclass(frozen=True)
 class OwnFront:
-    """`log`: what the front wrote; `passwords`: by user."""
+    """`log`: what the front wrote; `passwords`: by user; `process`: the server itself."""
 
     port: int
     passwords: dict[str, str]
     log: Path
+    process: subprocess.Popen[bytes]
+
+    @property
+    def name(self) -> str:
+        """What a plan calls this replica."""
+        return f"127.0.0.1:{self.port}"
 
     def uri(self, user: str) -> str:
-        return f"http://{user}:{self.passwords[user]}@127.0.0.1:{self.port}/"
+        return f"http://{user}:{self.passwords[user]}@{self.name}/"
+
+    def kill(self) -> None:
+        """SIGKILL, and gone when this returns."""
+        self.process.kill()
+        self.process.wait(30)
 
 
 @contextmanager
@@ -37,12 +48,13 @@ def own_front(folder: Path, *options: str) -> Iterator[OwnFront]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    front = OwnFront(port, {user: secrets.token_urlsafe(12) for user in USERS}, folder / "front.log")
+    passwords, written = {user: secrets.token_urlsafe(12) for user in USERS}, folder / "front.log"
     file = folder / "passwords.json"
-    file.write_text(json.dumps(front.passwords))
+    file.write_text(json.dumps(passwords))
     command = [sys.executable, "-m", "local.clickhouse_front", f"--port={port}", f"--data={folder / 'data'}"]
-    with front.log.open("w") as log:
+    with written.open("w") as log:
         process = subprocess.Popen([*command, f"--passwords={file}", *options], cwd=ROOT, stdout=log, stderr=log)
+    front = OwnFront(port, passwords, written, process)
 
     def answers() -> bool:
         assert process.poll() is None, front.log.read_text()[-2000:]

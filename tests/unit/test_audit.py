@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.offload.audit import Cells, _doubtful, _whole, changed_windows, shipped_cells
+from include.offload.audit import Cells, _doubtful, _whole, changed_windows, shipped_cells, unlike_planned
 from include.offload.errors import AUDIT_FAILED, OffloadError
 from include.offload.model import Action, Plan, PlannedWindow, Projection, ShippedFile, Target, WindowState
 from include.offload.windows import Span
@@ -141,3 +141,29 @@ def test_a_file_that_is_reported_twice_is_refused() -> None:
     with pytest.raises(OffloadError) as refused:
         shipped_cells([file(2, 0), file(2, 0)])
     assert refused.value.kind is AUDIT_FAILED
+
+
+WHOLE = PlannedWindow(0, Action.APPEND, 2, 7)
+
+
+@pytest.mark.parametrize(
+    ("came", "unlike"),
+    [
+        (WindowState(0, 2, 7), set()),
+        (WindowState(0, 1, 7), {0}),
+        (WindowState(0, 3, 9), {0}),
+        (WindowState(0, 2, 8), {0}),
+        (None, {0}),
+    ],
+    ids=["as planned", "lacks a row", "has one more", "holds another value", "lacks the window"],
+)
+def test_of_another_replica_only_what_came_as_planned_is_taken(came: WindowState | None, unlike: set[int]) -> None:
+    """Rule 11: whether it lacks rows or changes, or has newer ones, nothing on it tells."""
+    files = [] if came is None else [ShippedFile(0, "s3://b/f", 1, came.rows, (came,), 0.0, (), {})]
+    assert unlike_planned(plan(WHOLE), files, set()) == unlike
+    assert unlike_planned(plan(WHOLE), files, {0}) == set(), "it is pending already"
+
+
+def test_rows_of_another_replica_where_none_were_planned_wait() -> None:
+    came = ShippedFile(0, "s3://b/f", 1, 2, (WindowState(1, 2, 7),), 0.0, (), {})
+    assert unlike_planned(plan(), [came], set()) == {1}
