@@ -18,10 +18,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import Context
+from airflow.sdk import Connection, Context
 from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 
-from include.offload.errors import JOB_FAILED, PLAN_UNKNOWN, OffloadError
+from include.offload.errors import JOB_FAILED, PLAN_UNKNOWN, SETTING_MISSING, OffloadError
 from include.offload.jobwords import ERROR, PROGRESS, RESULT, Place, refusal
 from include.offload.settings import home
 from include.offload.spec.model import TableSpec
@@ -60,8 +60,13 @@ class JobHook(SparkSubmitHook):
 
     def submit(self, application: str = "", **kwargs: Any) -> str | None:
         """Run `spark-submit` in a process group of its own, so that JVM and Python die together."""
+        # this process is the driver; the provider tells only a driver pod of Kubernetes, which there is none
+        environment = {**os.environ, **(self._env_vars or {})}
+        if self._is_kubernetes:
+            # the provider's sign that the driver ran here is a line of log, and ours may all be the job's own words
+            self._spark_exit_code = 0
         try:
-            return super().submit(application, start_new_session=True, **kwargs)
+            return super().submit(application, start_new_session=True, env=environment, **kwargs)
         finally:
             if self._submit_sp is not None and self._submit_sp.stdout is not None:
                 self._submit_sp.stdout.close()
@@ -134,6 +139,7 @@ class JobOperator(SparkSubmitOperator):
         """Submit and wait; what the job reported. Raises its refusal, OFL-504 without one."""
         spec = self._spec
         spark = connection(self._conn_id, table=spec.identity)
+        _check_client(spark, spec.identity)
         self._spark_binary = self._spark_binary or _spark_submit(spark.extra_dejson)
         mounted = spark.extra_dejson.get(SECRETS_EXTRA)
         with contextlib.nullcontext(str(mounted)) if mounted else secrets_file(resolve(spec)) as path:
@@ -151,7 +157,16 @@ class JobOperator(SparkSubmitOperator):
         return hook.result
 
     def _get_hook(self) -> JobHook:
-        hook = super()._get_hook()
+        try:
+            hook = super()._get_hook()
+        except NameError as error:
+            # so the provider meets a k8s:// master where the package that it imports for it is not installed
+            raise OffloadError(
+                SETTING_MISSING,
+                f"the connection {self._conn_id!r} names Kubernetes, which needs the package"
+                " apache-airflow-providers-cncf-kubernetes",
+                table=self._spec.identity,
+            ) from error
         # the provider builds the hook with 30 arguments and offers no other way to choose the class
         hook.__class__ = JobHook
         assert isinstance(hook, JobHook)  # noqa: S101
@@ -235,6 +250,20 @@ class OffloadOperator(JobOperator):
         from include.orchestration.lineage import lineage
 
         return lineage(self._spec, self._shipped)
+
+
+def _check_client(spark: Connection, table: str) -> None:
+    """Raises OFL-102 unless the driver runs here: elsewhere its last line, which decides, is in a log of the cluster's.
+
+    Nor would it find the file with the secrets, and a plan that landed would count as failed.
+    """
+    mode = str(spark.extra_dejson.get("deploy-mode") or "client")
+    if mode != "client":
+        raise OffloadError(
+            SETTING_MISSING,
+            f"the connection {spark.conn_id!r} has deploy-mode {mode}; a task needs client (docs/scaling.md)",
+            table=table,
+        )
 
 
 def _spark_submit(extra: dict[str, Any]) -> str | None:
