@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from pyspark import SparkConf, SparkContext
+from pyspark.java_gateway import launch_gateway
 
 from include.offload.crashpoint import reached
 from spark_jobs.lanes import files_of, lanes_of, ship_lane
@@ -42,11 +43,14 @@ class SparkStart:
         return self._context.result()
 
     def _start(self) -> SparkContext:
-        conf = SparkConf().setIfMissing("spark.app.name", self._name)
+        gateway = launch_gateway()
+        # a configuration that is made before it knows of the JVM is empty, and every master looks local
+        conf = SparkConf(_jvm=gateway.jvm).setAppName(self._name)
         local = (conf.get("spark.master") or "local").startswith("local")
         if local:
             conf.setIfMissing("spark.python.daemon.module", DAEMON)
-        spark = SparkContext(conf=conf, environment={"PYTHONPATH": str(ROOT)} if local else None)
+        environment = {"PYTHONPATH": str(ROOT)} if local else None
+        spark = SparkContext(conf=conf, gateway=gateway, environment=environment)
         try:
             spark.setLogLevel("WARN")
             if not local:

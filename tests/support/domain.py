@@ -394,8 +394,12 @@ def spark_submit(
     crash_dir: Path | None = None,
     largest_file: int | None = None,
     place: Place = Place.EXECUTORS,
+    on: Sequence[str] = (),
 ) -> subprocess.CompletedProcess[str]:
-    """The real job, the way an operator runs it by hand. largest_file: in bytes, for all its processes."""
+    """The real job, the way an operator runs it by hand. largest_file: in bytes, for all its processes.
+
+    on: options that name another master than this machine's.
+    """
     from local.spark import spark_env, spark_submit_command
 
     env = {**os.environ, **spark_env()}
@@ -404,7 +408,7 @@ def spark_submit(
         env["OFFLOAD_CRASH_DIR"] = str(crash_dir)
     return subprocess.run(
         [
-            *(*spark_submit_command(), str(ROOT / "spark_jobs" / "offload.py")),
+            *(*spark_submit_command(), *on, str(ROOT / "spark_jobs" / "offload.py")),
             *("--plan", str(plan_id), "--place", place),
         ],
         env=env,
