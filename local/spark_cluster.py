@@ -62,7 +62,8 @@ class Server:
 
     def _members(self, send: signal.Signals) -> list[int]:
         """The processes of its session that still run, after this signal was sent to them."""
-        found = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _in_session(pid, self.process)]
+        running = (int(one.name) for one in Path("/proc").iterdir() if one.name.isdigit())
+        found = [pid for pid in running if _in_session(pid, self.process)]
         for pid in found:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, send)

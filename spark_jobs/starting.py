@@ -9,6 +9,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 DAEMON = "spark_jobs.worker_daemon"
+LOADED = "include.offload.lake.shipping"
+"""What a slice needs."""
 
 
 class SparkStart:
@@ -43,7 +46,7 @@ class SparkStart:
         return self._context.result()
 
     def _start(self) -> SparkContext:
-        gateway = launch_gateway()
+        gateway = launch_gateway()  # type: ignore[no-untyped-call]
         # a configuration that is made before it knows of the JVM is empty, and every master looks local
         conf = SparkConf(_jvm=gateway.jvm).setAppName(self._name)
         local = (conf.get("spark.master") or "local").startswith("local")
@@ -65,7 +68,8 @@ class SparkStart:
     def _fork_workers(self) -> None:
         spark = self.context()
         cores = spark.defaultParallelism
-        spark.parallelize(range(cores), cores).foreach(lambda _: None)
+        # executors elsewhere have no daemon that has it loaded; each worker serves the slices that come later
+        spark.parallelize(range(cores), cores).foreach(lambda _: import_module(LOADED))
 
     def ready(self) -> None:
         """Wait until Spark runs and has forked its first Python workers. Raises what stopped it."""
