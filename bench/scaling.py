@@ -1,8 +1,8 @@
 """`python -m bench.scaling`: how much faster is a job on two workers than on one? Writes bench/scaling.json.
 
 The workers are those of real Spark standalone clusters, one core each, and everything runs on one machine. So that
-neither its cores nor the servers are the limit, a relay puts ClickHouse and the store at a distance (`far`); `near` is
-the same without it. Each plan is cut into the same slices and two lanes. `docs/generate.py` writes docs/scaling.md.
+neither its cores nor the servers are the limit, a relay puts ClickHouse and the store at a distance. Each plan is cut
+into the same slices and two lanes. `docs/generate.py` writes docs/scaling.md of it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 from uuid import UUID
 
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import track
 
 from bench import machine
 from bench.meter import ContenderFailedError, cpu_seconds
@@ -42,8 +42,8 @@ from local.secrets import read
 from local.spark_cluster import SparkCluster, spark_cluster
 
 OUT = ROOT / "bench" / "scaling.json"
-ROWS, ROUNDS, SLICES, LANES = 600_000, 3, 12, 2
-LINK = Link(latency_ms=20, mb_per_s=5)
+ROWS, ROUNDS, SLICES, LANES = 480_000, 3, 12, 2
+LINK = Link(latency_ms=20, mb_per_s=4)
 """As between two sites, or as a store that gives each connection little."""
 TIMEOUT_S = 180.0
 console = Console(highlight=False)
@@ -53,12 +53,10 @@ console = Console(highlight=False)
 class Run:
     """One job. seconds: from when its workers are there until the commit returned; load: of the machine before."""
 
-    case: str
     workers: int
     round: int
     seconds: float
     clickhouse_cpu_s: float
-    bytes: int
     slices: int
     load: float
 
@@ -88,33 +86,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         "runs": [asdict(run) for run in runs],
     }
     options.out.write_text(json.dumps(document, indent=2) + "\n")
-    for case in ("far", "near"):
-        one, two = (statistics.median(r.seconds for r in runs if (r.case, r.workers) == (case, n)) for n in (1, 2))
-        console.print(f"{case}: {one:.2f} s on one worker, {two:.2f} s on two: {one / two:.2f}×")
+    one, two = (statistics.median(run.seconds for run in runs if run.workers == n) for n in (1, 2))
+    console.print(f"{one:.2f} s on one worker, {two:.2f} s on two: {one / two:.2f}×")
     console.print(f"written: {options.out}; `make docs` makes docs/scaling.md of it")
     return 0
 
 
 def _measured(world: World, rows: int, rounds: int) -> list[Run]:
-    """All rounds: far and near, one worker and two, in turn."""
+    """All rounds: one worker and two, in turn."""
     spark.write_conf(world.home)
     source = world.make(BRONZE, rows, lambda _: None)
     world.settle()
     runs = []
-    with (
-        Progress(console=console, transient=True) as bar,
-        spark_cluster(1) as one,
-        spark_cluster(2) as two,
-        _far(world) as far,
-    ):
-        task = bar.add_task("jobs", total=4 * rounds)
-        for number in range(1, rounds + 1):
-            for case, environment in (("far", far), ("near", {})):
-                for cluster in (one, two):
-                    run = _one(world, cluster, source, rows, case, number, environment)
-                    runs.append(run)
-                    console.print(f"round {number}  {case:<4}  {run.workers} worker(s)  {run.seconds:6.2f} s")
-                    bar.advance(task)
+    with spark_cluster(1) as one, spark_cluster(2) as two, _far(world) as far:
+        for number in track(range(1, rounds + 1), "rounds", console=console, transient=True):
+            for cluster in (one, two):
+                run = _one(world, cluster, source, rows, number, far)
+                runs.append(run)
+                console.print(f"round {number}  {run.workers} worker(s)  {run.seconds:6.2f} s  load {run.load}")
     return runs
 
 
@@ -131,22 +120,20 @@ def _far(world: World) -> Iterator[dict[str, str]]:
         }
 
 
-def _one(
-    world: World, cluster: SparkCluster, source: str, rows: int, case: str, number: int, environment: Mapping[str, str]
-) -> Run:
-    """One run of a fresh table: planned and verified without the link, shipped through it."""
+def _one(world: World, cluster: SparkCluster, source: str, rows: int, number: int, far: Mapping[str, str]) -> Run:
+    """One run of a fresh table, shipped through the links and verified without them."""
     workers = len(cluster.workers)
-    target = f"scaling_{case}_{workers}_{number}"
+    target = f"scaling_{workers}_{number}"
     world.spec(BRONZE, target, source)
     file = world.tables / DATABASE / f"{target}.yaml"
     file.write_text(f"{file.read_text()}slice: {{rows: {rows // SLICES}, concurrency: {LANES}}}\n")
     spec = load_spec(f"{DATABASE}.{target}", world.tables, None)
-    uri = environment.get("OFFLOAD_CLICKHOUSE_URI")
-    ctx = open_context(load(clickhouse_uri=uri) if uri else load())
+    # a plan names its replica by address: it is made through the link that the job will read through
+    ctx = open_context(load(clickhouse_uri=far["OFFLOAD_CLICKHOUSE_URI"]))
     try:
         plan = check_extent(ctx, spec, RunRequest(f"scaling-{number}")).plan
         load_before, cpu_before = os.getloadavg()[0], cpu_seconds(world.server_pid)
-        said = _job(world, cluster, plan.plan_id, environment)
+        said = _job(world, cluster, plan.plan_id, far)
         used = cpu_seconds(world.server_pid) - cpu_before
         update_watermark(ctx, spec, plan.plan_id)
     finally:
@@ -156,18 +143,15 @@ def _one(
     report = verify(world.context, spec)
     if not report.ok:
         raise ContenderFailedError(f"{target}: {'; '.join(report.findings())}")
-    return Run(
-        case, workers, number, round(said["seconds"], 3), round(used, 2), said["bytes"], len(plan.slices),
-        round(load_before, 1),
-    )  # fmt: skip
+    return Run(workers, number, round(said["seconds"], 3), round(used, 2), len(plan.slices), round(load_before, 1))
 
 
-def _job(world: World, cluster: SparkCluster, plan_id: UUID, environment: Mapping[str, str]) -> dict[str, Any]:
+def _job(world: World, cluster: SparkCluster, plan_id: UUID, far: Mapping[str, str]) -> dict[str, Any]:
     """Ship a plan on a cluster; the job's own result. Raises ContenderFailedError with its last words."""
     job = [str(ROOT / "spark_jobs" / "offload.py"), "--plan", str(plan_id)]
     done = subprocess.run(
         [*spark.spark_submit_command(), *cluster.submit_options(), *job],
-        env={**os.environ, **spark.spark_env(world.home), **environment},
+        env={**os.environ, **spark.spark_env(world.home), **far},
         cwd=world.home.root,
         capture_output=True,
         text=True,

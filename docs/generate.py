@@ -1,9 +1,9 @@
 """Write the generated pages: `python docs/generate.py`. With `--check` nothing is written; exit 1 when one is stale.
 
 The sources are the command line itself, `errors.py`, `error_notes.py` and `metrics.py` of `include/offload`,
-the rules and the dashboards of `monitoring/`, the tested cases of `docs/type_cases.py`, and the records of
-`make torture` and `make test-runbooks`, each a `record.json` in its folder of `tests/`. The page of the table specs
-has its own generator, `python -m include.offload.spec.schema`.
+the rules and the dashboards of `monitoring/`, the tested cases of `docs/type_cases.py`, the figures of `bench/`, and
+the records of `make torture` and `make test-runbooks`, each a `record.json` in its folder of `tests/`. The page of the
+table specs has its own generator, `python -m include.offload.spec.schema`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from docs import cli_page, reliability_page, runbooks_page  # noqa: E402
+from docs import cli_page, reliability_page, runbooks_page, scaling_page  # noqa: E402
 from docs.type_cases import types_page  # noqa: E402
 from include.offload import errors, metrics  # noqa: E402
 from include.offload.error_notes import NOTES  # noqa: E402
@@ -221,6 +221,7 @@ PAGES = {
     "docs/alerts.md": alerts_page,
     "docs/dashboards.md": dashboards_page,
     "docs/operations/runbooks/REPORT.md": lambda: runbooks_page.page(HEADER),
+    "docs/scaling.md": lambda: scaling_page.page(HEADER),
     "docs/types.md": lambda: types_page(HEADER),
 }
 

@@ -68,6 +68,10 @@ memory in the spec, the next run | [`test_between_slices.py`](../tests/faults/te
 nothing; `run` exits with 1 | the next run | the same |
 | a Python worker of Spark is killed | [OFL-504](errors.md#ofl-504) | the next attempt | \
 [`test_crash_points.py`](../tests/faults/test_crash_points.py) |
+| a worker of a Spark cluster is killed, with all on it | a warning, `Lost executor`; a file that no snapshot names \
+| by itself: another worker reads its slices again | \
+[`test_spark_standalone.py`](../tests/faults/test_spark_standalone.py); a real SIGKILL of one of two workers on one \
+machine |
 | a replica lags more than `settle` | [OFL-210](errors.md#ofl-210), nothing planned | when it caught up, or \
 without it | \
 [`test_lagging_replica.py`](../tests/faults/test_lagging_replica.py); a proxy puts in the number that \

@@ -1,24 +1,52 @@
-"""docs/scaling.md: a cluster in place of one machine. Its figures are those of bench/scaling.json, from
-`python -m bench.scaling`.
+"""docs/scaling.md: a cluster in place of one machine.
+
+Its figures are computed from bench/scaling.json, written by `python -m bench.scaling`, and from bench/results.json.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
 
+from pydantic import BaseModel
+
+from bench.results import Results, Series
+from bench.slow_link import Link
 from include.offload.spec.model import PlanLimits, SliceLimits
 
-RECORD = Path(__file__).resolve().parents[1] / "bench" / "scaling.json"
+BENCH = Path(__file__).resolve().parents[1] / "bench"
+RECORD, RESULTS = BENCH / "scaling.json", BENCH / "results.json"
 DAY_ROWS = 1_000_000_000
-DAY_S, RUN_S = 86_400, 900
-"""A run every 15 minutes."""
+DAY_S, RUN_S, WINDOW_S = 86_400, 900, 300
+"""A run every 15 minutes, and windows as specs have them by default."""
 OUTAGE_S, CATCH_UP_S = 8 * 3600, 3600
 """A night without runs, to be made good within an hour."""
+
+
+class _Run(BaseModel):
+    workers: int
+    seconds: float
+    clickhouse_cpu_s: float
+    slices: int
+    load: float
+
+
+class _Scaling(BaseModel):
+    """What bench.scaling wrote, as far as this page shows it."""
+
+    made: str
+    rows: int
+    rounds: int
+    cores: int
+    link: Link
+    runs: tuple[_Run, ...]
+
+    def rates(self, workers: int) -> list[float]:
+        """Rows a second, round by round."""
+        return [self.rows / run.seconds for run in self.runs if run.workers == workers]
+
 
 _BEFORE = """
 A job is one driver and a few Spark tasks. The driver asks, audits and commits; each task sends queries to ClickHouse
@@ -163,106 +191,89 @@ replication between them |
 | YARN, Kubernetes, a master in reserve | not run |
 | cluster mode | not run, and refused in a task |
 | more than two workers | not run |
-| a table of 1 billion rows a day | not run: computed above from runs of {rows} rows |
+| a table of 1 billion rows a day | not run: computed above from smaller ones |
 """
 
 
-def page(header: str, record: Path = RECORD) -> str:
-    """docs/scaling.md. header: who makes it."""
-    found = json.loads(record.read_text(encoding="utf-8"))
-    return "\n".join(
-        [
-            "# Past one machine\n",
-            header,
-            _BEFORE,
-            *_measured(found),
-            *_billion(found),
-            _AFTER.format(rows=f"{found['rows']:,}"),
-        ]
-    )
+def page(header: str, record: Path = RECORD, results: Path = RESULTS) -> str:
+    """docs/scaling.md. header: who makes it; record: of bench.scaling, which may be missing; results: of the bench."""
+    found = _Scaling.model_validate_json(record.read_text(encoding="utf-8")) if record.exists() else None
+    ours = Results.model_validate_json(results.read_text(encoding="utf-8")).of("offload")
+    return "\n".join(["# Past one machine\n", header, _BEFORE, *_measured(found), *_billion(ours, found), _AFTER])
 
 
-def _rates(found: Mapping[str, Any], case: str, workers: int) -> list[float]:
-    """Rows a second, round by round."""
-    return [found["rows"] / run["seconds"] for run in found["runs"] if (run["case"], run["workers"]) == (case, workers)]
-
-
-def _spread(figures: list[float], form: str = "{:,.0f}") -> str:
+def _spread(figures: Sequence[float], form: str = "{:,.0f}") -> str:
     return f"{form.format(median(figures))} ({form.format(min(figures))}–{form.format(max(figures))})"
 
 
-def _measured(found: Mapping[str, Any]) -> list[str]:
-    link = found["link"]
-    lines = [
-        "## One worker and two, measured\n",
-        f"`python -m bench.scaling`, {found['made']}: {found['rows']:,} bronze trades in {found['slices']} slices and"
-        f" two lanes, from a standalone cluster of workers with one core each, {found['rounds']} rounds in turn, median"
-        f" (min–max). Everything runs on one machine of {found['cores']} cores, so the servers are put at a distance:"
-        f" each connection to ClickHouse and to the store carries {link['mb_per_s']:g} MB a second and each byte comes"
-        f" {link['latency_ms']:g} ms late. What is compared is how well two workers share a job when neither server nor"
-        " machine is the limit. Seconds are the job's own, from when its workers are there until the commit.\n",
-        "| | rows/s, one worker | rows/s, two workers | ratio of the rounds | ClickHouse, cores busy with two |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    for case, title in (("far", "servers at a distance"), ("near", "no distance")):
-        one, two = _rates(found, case, 1), _rates(found, case, 2)
-        if not one or not two:
-            continue
-        ratios = [b / a for a, b in zip(one, two, strict=True)]
-        lines.append(
-            f"| {title} | {_spread(one)} | {_spread(two)} | {_spread(ratios, '{:.2f}×')} | {_busy(found, case):.2f} |"
-        )
-    lines += [
+def _measured(found: _Scaling | None) -> list[str]:
+    title = "## One worker and two, measured\n"
+    if found is None:
+        return [title, "Not measured yet: `python -m bench.scaling` does, in some minutes.\n"]
+    one, two = found.rates(1), found.rates(2)
+    ratios = [b / a for a, b in zip(one, two, strict=True)]
+    busy = [run.clickhouse_cpu_s / run.seconds for run in found.runs if run.workers == 2]
+    return [
+        title,
+        f"`python -m bench.scaling`, {found.made}: {found.rows:,} bronze trades in {found.runs[0].slices} slices and"
+        f" two lanes, on standalone clusters of workers with one core each, {found.rounds} rounds in turn, median"
+        f" (min–max). Everything runs on one machine of {found.cores} cores, so the servers are put at a distance: each"
+        f" connection to ClickHouse and to the store carries {found.link.mb_per_s:g} MB a second, and each byte comes"
+        f" {found.link.latency_ms:g} ms late. So neither server is the limit, and what is compared is how well two"
+        " workers share a job. Seconds are the job's own, from when its workers are there until the commit returned.\n",
+        "| | one worker | two workers |",
+        "| --- | --- | --- |",
+        f"| rows/s | {_spread(one)} | {_spread(two)} |",
+        f"| of the same round | | {_spread(ratios, '{:.2f}×')} |",
+        f"| cores that ClickHouse kept busy | | {_spread(busy, '{:.2f}')} |",
         "",
-        f"Other work was going on: the load average was {_spread([r['load'] for r in found['runs']], '{:.1f}')} when"
-        " the runs began. Without distance the two workers, ClickHouse and the store share the same cores.\n",
+        f"The machine's load average was {_spread([run.load for run in found.runs], '{:.1f}')} when the runs began;"
+        f" above {found.cores} other work takes part of its cores.\n",
     ]
-    return lines
 
 
-def _of_two(found: Mapping[str, Any], case: str) -> list[Mapping[str, Any]]:
-    return [run for run in found["runs"] if (run["case"], run["workers"]) == (case, 2)]
-
-
-def _busy(found: Mapping[str, Any], case: str) -> float:
-    return median(run["clickhouse_cpu_s"] / run["seconds"] for run in _of_two(found, case))
-
-
-def _billion(found: Mapping[str, Any]) -> list[str]:
-    far, near = median(_rates(found, "far", 1)), median(_rates(found, "near", 2))
-    million = found["rows"] / 1e6
-    cpu_s = median(run["clickhouse_cpu_s"] for run in _of_two(found, "near")) / million
-    row_bytes = median(run["bytes"] for run in _of_two(found, "near")) / found["rows"]
+def _billion(ours: Series, found: _Scaling | None) -> list[str]:
+    near = ours.rows_per_s.median
+    cpu_s = ours.spread(lambda run: run.server_cpu_s).median * DAY_ROWS / ours.rows
+    row_bytes = ours.spread(lambda run: run.bytes).median / ours.rows
     inflow, a_run = DAY_ROWS / DAY_S, DAY_ROWS * RUN_S / DAY_S
     backlog = inflow * OUTAGE_S
+    needed = backlog / CATCH_UP_S + inflow
     files = math.ceil(a_run / SliceLimits.model_fields["rows"].default)
     plan_rows = PlanLimits.model_fields["rows"].default
-    needed = backlog / CATCH_UP_S + inflow
-    wanted = math.ceil(needed / far)
-    return [
+    lines = [
         "## A table of 1 billion rows a day\n",
-        f"{inflow:,.0f} rows a second, computed from the runs above, rows like bronze trades ({row_bytes:.0f} bytes"
-        " each in Parquet):\n",
+        f"{inflow:,.0f} rows a second. Computed, for rows like bronze trades ({row_bytes:.0f} bytes each in Parquet),"
+        f" from [the bench](performance.md): two cores that ClickHouse and the store share with the job copied"
+        f" {ours.rows / 1e6:g} M of them at {near:,.0f} rows/s.\n",
         "| | |",
         "| --- | --- |",
         f"| a run, every {RUN_S // 60} minutes | {a_run / 1e6:.1f} M rows, {files} files or more, one commit |",
-        f"| copying it, two workers beside the servers ({near:,.0f} rows/s) | {a_run / near:,.0f} s,"
-        f" {100 * a_run / near / RUN_S:.0f} % of the time |",
-        f"| copying it, two workers at that distance ({2 * far:,.0f} rows/s) | {a_run / (2 * far):,.0f} s,"
-        f" {100 * a_run / (2 * far) / RUN_S:.0f} % of the time |",
-        f"| ClickHouse's own work | {cpu_s * DAY_ROWS / 1e6:,.0f} CPU seconds a day,"
-        f" {cpu_s * DAY_ROWS / 1e6 / DAY_S:.3f} cores on average |",
+        f"| copying it, two cores beside the servers | {a_run / near:,.0f} s, {100 * a_run / near / RUN_S:.1f} % of the"
+        " time |",
+        f"| ClickHouse's own work | {cpu_s:,.0f} CPU seconds a day, {cpu_s / DAY_S:.3f} cores on average |",
         f"| the lake | {row_bytes * DAY_ROWS / 1e9:,.0f} GB a day, {DAY_S // RUN_S * files:,} files or more, before"
         " compaction |",
-        f"| the ledger | a row per window, {DAY_S // 300} a day with windows of five minutes, however many rows |",
-        f"| after a night of {OUTAGE_S // 3600} hours without runs | {backlog / 1e6:,.0f} M rows wait,"
+        f"| the ledger | a row per window, {DAY_S // WINDOW_S} a day with windows of five minutes, however many rows |",
+        f"| after {OUTAGE_S // 3600} hours without runs | {backlog / 1e6:,.0f} M rows wait,"
         f" {math.ceil(backlog / plan_rows)} plans of at most {plan_rows / 1e6:,.0f} M rows (`plan.rows`), which follow"
         " each other |",
-        f"| making it good in {CATCH_UP_S // 3600} hour, while rows go on coming | {needed:,.0f} rows/s:"
-        f" {wanted} cores of workers at that distance, `slice.concurrency: {wanted}` |",
-        "",
-        "Cores beyond what the first lines need are for catching up, and for servers that give each connection little:"
-        " there `slice.concurrency` and cores make up for it, as long as ClickHouse and the store carry so many queries"
-        " at a time. Rows of other tables are wider: measure yours with [`bin/offload run`](cli.md), which says rows a"
-        " second.",
+        f"| to make that good within an hour, while rows go on coming | {needed:,.0f} rows/s: {needed / near:.2f} times"
+        " what two cores copied |",
     ]
+    if found is not None:
+        far = median(found.rates(2)) / 2
+        cores = math.ceil(needed / far)
+        lines.append(
+            f"| the same with servers as far as in the measurement above, {far:,.0f} rows/s a core |"
+            f" {cores} cores of workers, `slice.concurrency: {cores}`, if it went on like that: not tried |"
+        )
+    lines += [
+        "",
+        "These are the copies alone: each run adds the start of Airflow's tasks and of Spark, and Spark on a cluster"
+        " the start of its executors. Cores beyond the first two are for catching up, and for servers that give each"
+        " connection little: there `slice.concurrency` and cores make up for it, as long as ClickHouse and the store"
+        " carry so many queries at a time. Rows of other tables are wider: `bin/offload run` says the rows a second of"
+        " yours.",
+    ]
+    return lines

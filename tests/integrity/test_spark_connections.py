@@ -153,7 +153,7 @@ def test_secrets_that_the_site_mounts_are_named_and_not_written(airflow: pytest.
 
 def test_a_driver_in_the_cluster_is_refused(airflow: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A plan that landed would count as failed: the job's last line is in a log of the cluster's."""
-    airflow.setenv("AIRFLOW_CONN_OFFLOAD_SPARK", documented()[-2].replace("=client", "=cluster"))
+    airflow.setenv("AIRFLOW_CONN_OFFLOAD_SPARK", documented()[-2].replace('"client"', '"cluster"'))
     with pytest.raises(OffloadError, match="deploy-mode cluster") as refused:
         operator().submit({})
     assert refused.value.kind is SETTING_MISSING
