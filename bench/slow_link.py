@@ -14,6 +14,8 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from local.paths import ROOT
+
 BLOCK = 16_384
 """Bytes that move at a time: at a megabyte a second one takes 16 ms."""
 STOP_S = 10.0
@@ -32,7 +34,7 @@ def slow_link(server: str, link: Link) -> Iterator[int]:
     """A running relay to `server` (`host:port`): the port of 127.0.0.1 that leads there."""
     options = ["--latency-ms", str(link.latency_ms), "--mb-per-s", str(link.mb_per_s)]
     argv = [sys.executable, "-m", "bench.slow_link", server, *options]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         try:
             assert process.stdout is not None  # noqa: S101
             yield int(process.stdout.readline())

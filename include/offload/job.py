@@ -159,7 +159,8 @@ def _read(
             if not changed:
                 return done, tuple(sorted(pending))
             pending |= changed
-            log.warning("%d windows changed under the read and stay pending", len(changed))
+            why = "changed under the read" if plan.replica == pinned else "are not as planned on this replica"
+            log.warning("%d windows %s and stay pending", len(changed), why)
             holes = [grid.span(n) for n in changed]
             todo = []
             for slice_ in plan.slices:
