@@ -52,7 +52,8 @@ _BEFORE = """
 A job is one driver and a few Spark tasks. The driver asks, audits and commits; each task sends queries to ClickHouse
 one after the other and writes what comes as Parquet into the object store. No row passes through the driver, and none
 from one worker to another: there is no shuffle. So more workers read more at a time, until ClickHouse, the store or
-`slice.concurrency` is the limit.
+`slice.concurrency` is the limit. Only a plan of up to `plan.driver_rows` rows, 250,000 by default, is shipped by the
+driver itself, and starts no worker ([ADR 14](adr/0014-small-plans-in-the-driver.md)).
 
 | what | where | how to get more |
 | --- | --- | --- |
@@ -96,8 +97,8 @@ worker answer, which is the first thing to try.
   `PYSPARK_PYTHON` names in the environment of Airflow's tasks. Where the cluster unpacks it for each job
   (`spark.archives`, on YARN and Kubernetes), that path is relative: `PYSPARK_PYTHON=./venv/bin/python`, and
   `PYSPARK_DRIVER_PYTHON` the driver's own. No jar.
-- **Not this repository.** The driver sends `include/` as a zip file through Spark's own file server. Nothing else of
-  the driver's disk is read: neither its secrets file nor its scratch directory.
+- **Not this repository.** The driver sends `include/` and `spark_jobs/` as a zip file through Spark's own file server.
+  Nothing else of the driver's disk is read: neither its secrets file nor its scratch directory.
 - **The way to ClickHouse and the object store**, by the same names that the driver uses, and back to the driver. Not to
   the ledger and not to the catalog. A CA file of yours ([TLS](howto-production.md#tls)) must exist on every worker.
 - **A network that may carry logins.** A task carries the password of ClickHouse's user and the keys of the store:
