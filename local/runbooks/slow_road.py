@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 from local.ports import HOST
@@ -14,7 +15,7 @@ POLL_S = 0.5
 
 
 class SlowRoad:
-    """Leads to `to` on this machine; each piece of an answer, of 64 KiB at most, waits `delay_s` seconds.
+    """Leads to `to` on this machine; each answer begins `delay_s` seconds late, however long it is.
 
     `port`: where it listens. What is sent goes through at once: a request is small, and one delay a turn is enough.
     """
@@ -45,15 +46,30 @@ class SlowRoad:
                     client.close()
                     continue
                 server.settimeout(None)
-                for source, sink, delay_s in ((client, server, 0.0), (server, client, self._delay_s)):
-                    threading.Thread(target=_pass_on, args=(source, sink, delay_s), daemon=True).start()
+                asked = threading.Event()
+                for work in ((_ask, client, server, asked), (_answer, server, client, asked, self._delay_s)):
+                    threading.Thread(target=work[0], args=work[1:], daemon=True).start()
 
 
-def _pass_on(source: socket.socket, sink: socket.socket, delay_s: float) -> None:
+def _ask(source: socket.socket, sink: socket.socket, asked: threading.Event) -> None:
+    _pass_on(source, sink, asked.set)
+
+
+def _answer(source: socket.socket, sink: socket.socket, asked: threading.Event, delay_s: float) -> None:
+    def late() -> None:
+        if asked.is_set():
+            asked.clear()
+            time.sleep(delay_s)
+
+    _pass_on(source, sink, late)
+
+
+def _pass_on(source: socket.socket, sink: socket.socket, first: Callable[[], None]) -> None:
+    """Bytes from one to the other, after a call of `first` for each piece."""
     # a side that hangs up ends both: that is what a gateway does
     with suppress(OSError):
         while piece := source.recv(CHUNK):
-            time.sleep(delay_s)
+            first()
             sink.sendall(piece)
     for end in (source, sink):
         with suppress(OSError):
