@@ -102,7 +102,8 @@ worker answer, which is the first thing to try.
 - **The way to ClickHouse and the object store**, by the same names that the driver uses, and back to the driver. Not to
   the ledger and not to the catalog. A CA file of yours ([TLS](howto-production.md#tls)) must exist on every worker.
 - **A network that may carry logins.** A task carries the password of ClickHouse's user and the keys of the store:
-  `spark.authenticate` and `spark.network.crypto.enabled`, unless only you are on that network.
+  `spark.authenticate` and `spark.network.crypto.enabled`, unless only you are on that network. A standalone cluster
+  wants the same `spark.authenticate.secret` on each machine too.
 
 Settings of Spark belong into `$SPARK_HOME/conf/spark-defaults.conf` where the driver runs, or into `SPARK_SUBMIT_OPTS`,
 as [`docker-compose.yaml`](../docker-compose.yaml) does:
