@@ -1,8 +1,9 @@
 """The three images of docker-compose.yaml, as far as they can be proved without Docker.
 
 The quick tests read the Dockerfiles. The long one runs their install steps, as they are written, below a directory in
-place of `/opt`: two clean virtual environments from the lock files, then Spark's class data archive, and a Java that
-really maps it. What it leaves out needs root and Debian: `apt-get`, `useradd` and the directories of that user.
+place of `/opt`: two clean virtual environments from the lock files, Spark's class data archive and a Java that
+really maps it, and Iceberg's jars, which a driver and an executor really load. What it leaves out needs root and
+Debian: `apt-get`, `useradd` and the directories of that user.
 """
 
 from __future__ import annotations
@@ -16,13 +17,23 @@ from pathlib import Path
 
 import pytest
 
-from local import java, spark
+from local import iceberg, java, spark
 from tests.support.compose import IMAGES, NAMES, OWNER, ROOT, SERVICES, environment, mounts, submit_options
 
 BUILT = {
     str(SERVICES[name]["build"]["dockerfile"]): SERVICES[name]["build"] for name in NAMES if "build" in SERVICES[name]
 }
 MARK = "# ---- the same up to here ----\n"
+FINDER = """
+from pyspark.sql import SparkSession
+
+spark = SparkSession.builder.config("spark.sql.catalog.lake", "org.apache.iceberg.spark.SparkCatalog").config(
+    "spark.sql.catalog.lake.type", "hadoop").config("spark.sql.catalog.lake.warehouse", "warehouse").getOrCreate()
+spark.sql("CREATE TABLE lake.db.t USING iceberg AS SELECT 1 AS n")
+assert spark.table("lake.db.t").count() == 1
+print("runtime on both")
+"""
+"""The driver plans with Iceberg's classes, an executor writes and reads with them."""
 AS_ROOT = re.compile(r"\b(apt-get|useradd)\b")
 
 
@@ -104,6 +115,16 @@ def test_the_archive_that_is_baked_is_the_one_that_jobs_are_told_of() -> None:
         assert [o.partition("=")[2] for o in submit_options() if o.startswith("-XX:SharedArchiveFile")] == [baked]
     script = (IMAGES / "archive.sh").read_text(encoding="utf-8")
     assert f'SPARK_SUBMIT_OPTS="{" ".join(spark.JVM)}"' in script
+
+
+def test_the_jars_that_maintenance_is_told_of_are_fetched_into_both_images() -> None:
+    told = environment("airflow-scheduler")["OFFLOAD_ICEBERG_JARS"].split(",")
+    for name in ("airflow", "spark"):
+        (fetched,) = [rest.split()[2:] for word, rest in instructions(name) if word == "RUN" and "jars.sh" in rest]
+        directory, *packages = fetched
+        assert tuple(packages) == iceberg.PACKAGES
+        # the same path for the driver in one image and for the executors in the other
+        assert told == [f"local:{directory}/{path.name}" for path in iceberg.paths(packages)]
 
 
 def test_named_volumes_of_own_images_begin_as_directories_of_their_user() -> None:
@@ -195,3 +216,10 @@ def test_the_install_steps_run_in_clean_virtual_environments(tmp_path: Path) -> 
     job = {**env, "SPARK_SUBMIT_OPTS": " ".join([*told, f"-Xlog:class+load:file={loaded}"])}
     run("spark-submit --version", job, tmp_path)
     assert loaded.read_text().count("shared objects file (top)") > 100
+    # the default of OFFLOAD_ICEBERG_JARS, for a driver and an executor of its own
+    jars = environment("airflow-scheduler")["OFFLOAD_ICEBERG_JARS"].replace("/opt/", f"{opt}/")
+    finder = tmp_path / "finder.py"
+    finder.write_text(FINDER)
+    cluster = "spark-submit --master 'local-cluster[1,1,512]' --conf spark.executor.memory=512m"
+    plain = {**env, "SPARK_LOCAL_IP": "127.0.0.1"}
+    assert "runtime on both" in run(f"{cluster} --jars {jars} {finder}", plain, tmp_path)

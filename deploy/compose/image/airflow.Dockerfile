@@ -21,6 +21,11 @@ RUN UV_NO_CACHE=1 UV_COMPILE_BYTECODE=1 PIP_NO_CACHE_DIR=1 \
     && ln -s /opt/spark-venv/lib/python3.11/site-packages/pyspark /opt/spark
 COPY local/spark_warm_up.py /opt/build/
 RUN sh /opt/build/archive.sh /opt/spark-classes.jsa /opt/build/spark_warm_up.py
+# for maintenance: the driver takes them from its image, the executors from theirs
+COPY deploy/compose/image/jars.sh /opt/build/
+RUN sh /opt/build/jars.sh /opt/iceberg \
+        org.apache.iceberg:iceberg-spark-runtime-4.1_2.13:1.12.0 \
+        org.apache.iceberg:iceberg-aws-bundle:1.12.0
 # ---- the same up to here ----
 
 COPY requirements.txt /opt/build/
