@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from include.offload.cli.overview import TableStatus, overview
 from include.offload.errors import PLAN_SUPERSEDED, PLAN_UNKNOWN, TABLE_RETIRED, ErrorKind, OffloadError
 from include.offload.lake.marker import RETIRED
 from include.offload.overview import board
 from include.offload.recovery import rebuild
 from include.offload.retiring import retire, undo
-from tests.support.domain import MakeDomainTable
+from tests.support.domain import DomainTable, MakeDomainTable
 from tests.support.one_step import one_step
 
 pytestmark = pytest.mark.timeout(180)
@@ -23,6 +24,12 @@ def kind(act: Callable[[], object]) -> ErrorKind:
     with pytest.raises(OffloadError) as refused:
         act()
     return refused.value.kind
+
+
+def status_of(t: DomainTable) -> TableStatus:
+    """Its line of `bin/offload status`."""
+    (line,) = overview(t.ctx, [t.spec]).tables
+    return line
 
 
 def test_a_table_ends_when_all_is_shipped_and_goes_on_when_asked(table: MakeDomainTable) -> None:
@@ -45,6 +52,9 @@ def test_a_table_ends_when_all_is_shipped_and_goes_on_when_asked(table: MakeDoma
     assert t.lake_ids() == t.source_ids(), "the lake stays readable"
     assert t.identity not in {x.table for x in board(t.ctx.ledger).tables}, "no page waits for it"
     t.fill(4)
+    seen = status_of(t)
+    assert (seen.state, seen.lag_seconds, seen.unshipped_rows) == ("retired", None, 10), "later rows make it not late"
+    assert [note for note in seen.notes if note.startswith("retired since 2")], seen.notes
     snapshots = len(t.snapshots())
     assert kind(t.check) is TABLE_RETIRED
     assert kind(lambda: t.ship(zombie)) is PLAN_SUPERSEDED
@@ -53,6 +63,7 @@ def test_a_table_ends_when_all_is_shipped_and_goes_on_when_asked(table: MakeDoma
 
     assert undo(t.ctx, t.spec).changed
     assert undo(t.ctx, t.spec).changed is False
+    assert status_of(t).state != "retired"
     assert not t.lake().properties[RETIRED]
     assert t.run().rows == 10
     assert t.lake_ids() == t.source_ids()

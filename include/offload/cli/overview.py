@@ -28,6 +28,7 @@ from include.offload.windows import Grid, from_us, to_us
 
 CATALOG_THREADS = 8
 WITNESSES = 3
+RETIRED = "retired"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class TableStatus:
 
     table: str
     state: str
-    """`new`, `ok`, `late` (beyond its lag limit), `failed` (the last run failed), `unknown` (the ledger is away)."""
+    """`new`, `ok`, `late` (beyond its lag limit), `failed` (the last run failed), `retired`, `unknown` (no ledger)."""
     clickhouse_rows: int | None = None
     iceberg_rows: int | None = None
     unshipped_rows: int | None = None
@@ -45,7 +46,10 @@ class TableStatus:
     landed_us: int | None = None
     """Where a commit of ours in Iceberg ends that the ledger does not know yet; None: it knows them all."""
     lag_seconds: float | None = None
-    """now − settle − watermark (or `landed_us`) by ClickHouse's clock; 0 when no settled row is unshipped."""
+    """now − settle − watermark (or `landed_us`) by ClickHouse's clock; 0 when no settled row is unshipped.
+
+    None of a retired table: nobody waits for its rows.
+    """
     last_run_us: int | None = None
     last_success_us: int | None = None
     failures: int = 0
@@ -141,9 +145,15 @@ def _from_ledger(identity: str, row: Mapping[str, Any] | None) -> TableStatus:
     if row is None:
         return TableStatus(identity, "new")
     state = {"initialized": "new", "success": "ok"}.get(str(row["status"]), str(row["status"]))
+    notes: tuple[str, ...] = ()
+    if row["retired_at"] is not None:
+        state = RETIRED
+        since = f"{row['retired_at'].astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        notes = (f"retired since {since}: no run plans it; bin/offload retire {identity} --undo lets it go on",)
     return TableStatus(
         identity,
         state,
+        notes=notes,
         watermark_us=_us(row["watermark"]),
         last_run_us=_us(row["updated_at"]),
         last_success_us=_us(row["last_successful_run"]),
@@ -158,7 +168,7 @@ def _remembered(known: TableStatus, past: Remembered | None) -> TableStatus:
     if past is None:
         return known
     look, guard, found = past.look, past.guard, past.found
-    notes: list[str] = []
+    notes = list(known.notes)
     if found.lost and found.lost_from_us is not None and found.lost_to_us is not None:
         least = f", {found.lost_rows} rows at least" if found.lost_rows else ""
         lo, hi = (f"{from_us(us):%Y-%m-%dT%H:%M:%SZ}" for us in (found.lost_from_us, found.lost_to_us))
@@ -207,7 +217,7 @@ def _from_source(client: Client, spec: TableSpec, known: TableStatus, now_us: in
     lower = f" AND {cursor} >= {instant_sql(since)}" if since is not None else ""
     ((unshipped,),) = client.query(f"SELECT count() FROM {name} WHERE {cursor} < {instant_sql(until)}{lower}")
     lag: float | None = None
-    if reach_us is not None:
+    if reach_us is not None and known.state != RETIRED:
         lag = max(0, now_us - spec.settle_us - reach_us) / 1e6 if unshipped else 0.0
     limit = lag_limit_s(spec.window_us, own_s=spec.alerts.lag_s, schedule=spec.schedule)
     late = known.state == "ok" and lag is not None and lag > limit

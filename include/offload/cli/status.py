@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from include.offload.cli.overview import Overview, TableStatus
     from include.offload.spec.model import TableSpec
 
-COLOURS = {"ok": "green", "new": "cyan", "late": "yellow", "failed": "red"}
+COLOURS = {"ok": "green", "new": "cyan", "late": "yellow", "failed": "red", "retired": "dim"}
 NUMBERS = ("rows", "unshipped", "lag")
 UNLIMITED = 10_000
 """Columns, to measure what a table would take."""

@@ -267,12 +267,17 @@ class Ledger:
             )
 
     def watermark_rows(self) -> list[dict[str, Any]]:
-        """All of `offload.watermarks`, the way `status` shows it.
+        """All of `offload.watermarks`, the way `status` shows it, with when each table was retired.
 
         And the failures of tables that no check has met yet (`met` False), of which all else is None or 0.
         """
         with self.begin() as c:
-            known = c.execute(text("SELECT *, true AS met FROM offload.watermarks ORDER BY table_name"))
+            known = c.execute(
+                text(
+                    "SELECT w.*, t.retired_at, true AS met FROM offload.watermarks w"
+                    " JOIN offload.tables t USING (table_id) ORDER BY table_name"
+                )
+            )
             names = list(known.keys())
             rows = [dict(r) for r in known.mappings()]
             met = {r["table_name"] for r in rows}
