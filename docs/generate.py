@@ -153,7 +153,8 @@ def alerts_page() -> str:
             " (`monitoring` alone starts the two and the exporter). `OFFLOAD_ALERT_WEBHOOK=URL` makes every receiver"
             " post there, `OFFLOAD_ALERT_PROFILE=fast` takes the rules with short durations.\n",
             f"A restart of statsd_exporter resolves nothing: for {v.text('memory')} Prometheus remembers what a table"
-            " last said, whether or not it runs, its spec is valid or the scheduler is up. After the exporter was away"
+            " last said, of its maintenance without an end, whether or not it runs, its spec is valid or the scheduler"
+            " is up. After the exporter was away"
             f" for half of {v.text('memory_scraped')} no lag is computed from that, since runs may have landed unheard;"
             " the TTL headroom is. So a table that is taken out of the specs keeps its alerts:"
             " `bin/offload metrics --retire DB.TABLE` ends them, and is refused while its spec file is there.\n",

@@ -39,6 +39,8 @@ REMEMBERED = (
     "offload_maintenance_last_success_timestamp",
 )
 """What must not be forgotten with statsd_exporter: a table that does not run says it no second time."""
+KEPT = ("offload_maintenance_interval_seconds", "offload_maintenance_last_success_timestamp")
+"""What is remembered without an end: nothing says these for as long as a table is neither offloaded nor maintained."""
 
 
 def records(v: Values) -> tuple[Record, ...]:
@@ -69,8 +71,11 @@ def _memory(v: Values) -> Iterator[Record]:
     )
     yield Record(
         "offload:remembered",
-        f"last_over_time(offload:seen[{v.text('memory')}])",
-        f"The same, for {v.text('memory')} after statsd_exporter forgot it: a restart of it resolves no alert",
+        f"last_over_time(offload:seen[{v.text('memory')}])"
+        # what is overdue only gets more so: it hands itself on, until the table is retired
+        f' or on (table, metric) last_over_time(offload:remembered{{metric=~"{"|".join(KEPT)}"}}[{v.text("memory")}])',
+        f"The same, for {v.text('memory')} after statsd_exporter forgot it: a restart of it resolves no alert; of"
+        " maintenance until `bin/offload metrics --retire`",
         slow=True,
         each=len(REMEMBERED),
     )
