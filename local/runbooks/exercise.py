@@ -30,6 +30,8 @@ class Limits:
 
 
 AS_THE_STAGE = Limits()
+OTHERS_LIMIT_S = 45.0
+"""How long a question of another scenario's diagnosis may take; its own may take longer."""
 OF_THE_LAST_RUNS = frozenset(
     f"IcebergOffload{name}" for name in ("ConsecutiveFailures", "CycleTooSlow", "RowsMismatch")
 )
@@ -211,11 +213,13 @@ def _stays(scenario: Scenario, fault: Fault, limits: Limits, one_more: Callable[
 
 
 def _no_other_matches(scenario: Scenario, others: Sequence[Scenario], result: Result) -> None:
-    """What was asked already is not asked again: the fault is the same."""
+    """What was asked already is not asked again: the fault is the same. A question that this fault leaves without an
+    answer, as one to a ledger that somebody has locked, does not match.
+    """
     for other in others:
         for step in other.steps("diagnose"):
             if step.command not in result.diagnosed:
-                result.diagnosed[step.command] = shell.run(step).output
+                result.diagnosed[step.command] = shell.run(step, OTHERS_LIMIT_S).output
                 result.commands += 1
             if not step.matches(result.diagnosed[step.command]):
                 break

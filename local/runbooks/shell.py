@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterable
@@ -43,27 +44,32 @@ class Ran:
         return f"line {self.step.line}: $ {self.step.command}\n{self.output}(exit {self.code}){wanted}"
 
 
-def run(step: Step) -> Ran:
+def run(step: Step, limit_s: float = LIMIT_S) -> Ran:
     """One command, with no terminal, and as input the answers that the page gives.
 
-    The output shows the answers as a terminal would. A command that runs into `LIMIT_S` exits with 124.
+    The output shows the answers as a terminal would. A command that has no end within `limit_s` seconds exits with 124.
     """
     began = time.monotonic()
-    try:
-        done = subprocess.run(
-            ["bash", "-c", step.command],
-            cwd=ROOT,
-            env={**os.environ, "COLUMNS": "160", "NO_COLOR": "1", "TERM": "dumb"},
-            input=step.answers,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=LIMIT_S,
-            check=False,
-        )
-        output, code = done.stdout, done.returncode
-    except subprocess.TimeoutExpired as late:
-        output, code = f"{(late.stdout or b'').decode(errors='replace')}\nno end within {LIMIT_S:.0f} s\n", 124
+    with subprocess.Popen(
+        ["bash", "-c", step.command],
+        cwd=ROOT,
+        env={**os.environ, "COLUMNS": "160", "NO_COLOR": "1", "TERM": "dumb"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            output, _ = process.communicate(step.answers, limit_s)
+            code = process.returncode
+        except BaseException as error:
+            # with all of a pipeline: what is left of one would hold its output open
+            os.killpg(process.pid, signal.SIGKILL)
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+            output, _ = process.communicate()
+            output, code = f"{output}\nno end within {limit_s:.0f} s\n", 124
     return Ran(step, _as_on_a_terminal(output, step.answers.count("\n")), code, time.monotonic() - began)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
-from playwright.sync_api import Browser, BrowserContext, FrameLocator, Page
+from playwright.sync_api import Browser, BrowserContext, FrameLocator, Page, expect
 
 from local import ports
 from tests.support.ledger_story import Story, forget, tell, ten_tables
@@ -19,6 +19,8 @@ from tests.support.stack import Servers
 
 DESK = {"width": 1440, "height": 900}
 PHONE = {"width": 390, "height": 844}
+# Airflow's own page around ours takes longer than Playwright's five seconds where tests share two cores
+expect.set_options(timeout=20_000)
 OpenPage = Callable[..., Page]
 Keep = Callable[[Page, str], None]
 SCREENSHOTS = os.environ.get("OFFLOAD_SCREENSHOTS") == "1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -161,3 +162,11 @@ def test_a_watermark_that_went_back_is_said_by_the_plan_that_took_it_back() -> N
     assert said.startswith("the watermark went back with rebuild__1, from 1970-01-01 10:00")
     assert "to 1970-01-01 08:00" in said
     assert _back([past("b", 2 * hour), past("rebuild__1", 2 * hour), past("a", hour)]) == []
+
+
+def test_a_pipeline_without_an_end_is_ended_with_all_its_parts() -> None:
+    began = time.monotonic()
+    late = shell.run(Step("echo begun; sleep 60 | cat", "begun", 1), 1.0)
+    assert (late.code, late.output) == (124, "begun\n\nno end within 1 s\n")
+    assert not late.matches
+    assert time.monotonic() - began < 20
